@@ -66,6 +66,7 @@ class ModelConfig:
     vocab_size: int | None = None  # default: the tokenizer's
     layernorm_eps: float = 1e-5
     init_std: float = 0.02
+    num_token_types: int = 0  # rows of a token type embedding; RoBERTa has none, some converted models do
 
     def __post_init__(self):
         sizes = ("num_layers", "hidden_size", "ffn_hidden_size", "num_attention_heads")
@@ -78,6 +79,7 @@ class ModelConfig:
                 object.__setattr__(self, key, MODEL_PRESETS[self.preset][key])
         _require_positive("model", **{key: getattr(self, key) for key in sizes})
         _require_positive("model", max_sequence_length=self.max_sequence_length, layernorm_eps=self.layernorm_eps)
+        require(self.num_token_types >= 0, f"model.num_token_types must not be below 0, it is {self.num_token_types}")
         _require_share("model", dropout=self.dropout, attention_dropout=self.attention_dropout)
         require(
             self.hidden_size % self.num_attention_heads == 0,
@@ -207,8 +209,8 @@ class OptimConfig:
     weight_decay: float = 0.01
     warmup_steps: int = 30_000
     clip_grad: float = 0.0  # largest norm of the gradient; 0: not clipped
-    initial_loss_scale: float = 2.0**16  # the four below count with precision: fp16 only
-    min_loss_scale: float = 1.0
+    initial_loss_scale: float = 2.0**12  # this and the three below count with precision: fp16 only
+    min_loss_scale: float = 2.0**-13
     loss_scale_window: int = 1000  # steps without overflow after which the scale doubles
     loss_scale_hysteresis: int = 1  # overflows in a row after which it halves
 

@@ -1,0 +1,1 @@
+"""RoBERTa to the digit, on tensor-parallel layers."""

@@ -1,0 +1,119 @@
+"""RobertaStage: the part of RoBERTa that one pipeline stage and one tensor-parallel rank hold.
+
+On one process it is the whole model. B batch, S sequence, H hidden, M masked positions, V padded vocabulary,
+/tp = split over tensor-parallel ranks.
+"""
+
+import torch
+from megatron.core.enums import ModelType
+from megatron.core.tensor_parallel import gather_from_sequence_parallel_region
+from megatron.core.tensor_parallel.random import checkpoint as recompute_backward
+from megatron.core.transformer.module import MegatronModule
+
+from robustbert.config import ModelConfig, ParallelConfig
+from robustbert.model.embeddings import Embeddings
+from robustbert.model.layer import EncoderLayer
+from robustbert.model.mlm_head import MaskedLanguageModelHead
+from robustbert.parallel.mesh import Mesh
+
+WORD_EMBEDDINGS = "embeddings.word_embeddings.weight"
+TIED_WORD_EMBEDDINGS = "lm_head.word_embeddings"
+
+
+class RobertaStage(MegatronModule):
+    """Layers are named by their number in the whole model, so a parameter has one name at every layout."""
+
+    def __init__(self, config: ModelConfig, parallel: ParallelConfig, megatron_config, mesh: Mesh):
+        super().__init__(config=megatron_config)
+        self.model_config = config
+        self.mesh = mesh
+        self.recompute = parallel.recompute
+        # megatron-core asks a stage for these four.
+        self.model_type = ModelType.encoder_or_decoder
+        self.pre_process, self.post_process = mesh.is_first_stage, mesh.is_last_stage
+        self.share_embeddings_and_output_weights = True
+        self.embeddings = Embeddings(config, megatron_config, mesh) if mesh.is_first_stage else None
+        layers_per_stage = config.num_layers // mesh.pp_size
+        first_layer = mesh.pp_rank * layers_per_stage
+        self.layers = torch.nn.ModuleDict(
+            {str(first_layer + i): EncoderLayer(config, megatron_config, mesh) for i in range(layers_per_stage)}
+        )
+        self.lm_head = MaskedLanguageModelHead(config, megatron_config, mesh) if mesh.is_last_stage else None
+        self._input_SBH = None
+
+    def set_input_tensor(self, tensors) -> None:
+        """Called by the pipeline's schedule with the activations of the stage before."""
+        self._input_SBH = tensors[0] if isinstance(tensors, list) else tensors
+
+    def shared_embedding_or_output_weight(self) -> torch.Tensor | None:
+        """This process' copy of the word embedding, V/tp x H; None on a middle stage."""
+        if self.embeddings is not None:
+            return self.embeddings.word_embeddings.weight
+        return self.lm_head.word_embeddings if self.lm_head is not None else None
+
+    def forward(self, tokens_BS, attended_BS=None, positions_M=None, token_types_BS=None) -> torch.Tensor:
+        """The encoder, and on the last stage the head.
+
+        tokens_BS: int64; attended_BS: bool, False on padding, None where there is none;
+        positions_M: int64, flat (b * S + s) positions to predict, None for all of them in that order.
+        Returns x_SBH (S/tp with sequence parallelism), or logits_MV/tp on the last stage.
+        """
+        return self.encode_and_predict(tokens_BS, attended_BS, positions_M, token_types_BS)
+
+    def encode_and_predict(self, tokens_BS, attended_BS, positions_M, token_types_BS):
+        x_SBH = self.encode(tokens_BS, attended_BS, token_types_BS)
+        if self.lm_head is None:
+            return x_SBH
+        return self.lm_head(self.select(x_SBH, positions_M), self.shared_embedding_or_output_weight())
+
+    def encode(self, tokens_BS, attended_BS=None, token_types_BS=None) -> torch.Tensor:
+        """This stage's layers over the tokens (first stage) or the activations of the stage before."""
+        if self.embeddings is not None:
+            x_SBH = self.embeddings(tokens_BS, token_types_BS)
+        else:
+            x_SBH = self._input_SBH
+        attended_B11S = None if attended_BS is None else attended_BS[:, None, None, :]
+        for layer in self.layers.values():
+            if self.recompute == "full" and self.training:
+                x_SBH = recompute_backward(layer, False, x_SBH, attended_B11S)
+            else:
+                x_SBH = layer(x_SBH, attended_B11S)
+        return x_SBH
+
+    def select(self, x_SBH: torch.Tensor, positions_M: torch.Tensor | None) -> torch.Tensor:
+        """The activations at flat positions b * S + s, x_MH; with sequence parallelism gathered first."""
+        if self.mesh.sequence_parallel:
+            # What follows is computed in whole on every rank, so its gradients are whole, too.
+            x_SBH = gather_from_sequence_parallel_region(
+                x_SBH, tensor_parallel_output_grad=False, group=self.mesh.groups.tp
+            )
+        length, batch, hidden = x_SBH.shape
+        if positions_M is None:
+            return x_SBH.transpose(0, 1).reshape(-1, hidden)
+        rows_M = (positions_M % length) * batch + positions_M // length
+        return x_SBH.reshape(-1, hidden).index_select(0, rows_M)
+
+    def named_shards(self):
+        """(name in the whole model, this rank's parameter), the tied copy under the embedding's name."""
+        for name, parameter in self.named_parameters():
+            yield (WORD_EMBEDDINGS if name == TIED_WORD_EMBEDDINGS else name), parameter
+
+    def sharded_state_dict(self, prefix: str = "", sharded_offsets=(), metadata=None) -> dict:
+        """Every parameter as megatron-core's sharded tensor, for dist_checkpointing."""
+        from megatron.core.utils import make_sharded_tensor_for_checkpoint, make_tp_sharded_tensor_for_checkpoint
+
+        groups = dict(tp_group=self.mesh.groups.tp, dp_cp_group=self.mesh.groups.dp_cp)
+        state = {}
+        for name, parameter in self.named_parameters():
+            is_tied_copy = name == TIED_WORD_EMBEDDINGS
+            key = prefix + (WORD_EMBEDDINGS if is_tied_copy else name)
+            if getattr(parameter, "tensor_model_parallel", False):
+                # The copy is a replica of the first stage's: it is read, never written.
+                replica = (1, 0, self.mesh.dp_rank) if is_tied_copy else None
+                sharded = make_tp_sharded_tensor_for_checkpoint(
+                    parameter, key, tp_axis=parameter.partition_dim, replica_id=replica, **groups
+                )
+            else:
+                sharded = make_sharded_tensor_for_checkpoint(parameter, key, **groups)
+            state[prefix + name] = sharded
+        return state

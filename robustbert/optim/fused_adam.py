@@ -1,0 +1,62 @@
+"""FusedAdam: Adam with decoupled weight decay in the shape of Apex's class, over torch's fused kernel.
+
+Where Apex is installed, megatron-core finds it and this class is not used. Elsewhere megatron-core would fall back to
+torch's AdamW, whose distributed checkpoints it cannot read; with an optimizer of Apex's shape it runs the same code as
+with Apex: one `step` a parameter group, and only `exp_avg` and `exp_avg_sq` a parameter.
+"""
+
+import torch
+
+
+class FusedAdam(torch.optim.Optimizer):
+    """Adam (section 2.4), one fused call a parameter group; parameters and gradients in fp32, on CPU or CUDA."""
+
+    def __init__(self, params, lr=1e-3, betas=(0.9, 0.999), eps=1e-8, weight_decay=0.0, adam_w_mode=True):
+        if not adam_w_mode:
+            raise ValueError("only decoupled weight decay is built (adam_w_mode=True)")
+        super().__init__(params, dict(lr=lr, betas=betas, eps=eps, weight_decay=weight_decay))
+
+    @torch.no_grad()
+    def step(self, closure=None):
+        """Update every parameter that has a gradient."""
+        assert closure is None, "a closure is not supported"
+        for group in self.param_groups:
+            group["step"] = group.get("step", 0) + 1  # also where this rank's group is empty
+            params = [p for p in group["params"] if p.grad is not None and p.numel()]
+            if not params:
+                continue
+            for p in params:
+                if not self.state[p]:
+                    self.state[p]["exp_avg"] = torch.zeros_like(p)
+                    self.state[p]["exp_avg_sq"] = torch.zeros_like(p)
+            step = torch.tensor(float(group["step"]), device=params[0].device)
+            beta1, beta2 = group["betas"]
+            torch._fused_adamw_(
+                params,
+                [p.grad for p in params],
+                [self.state[p]["exp_avg"] for p in params],
+                [self.state[p]["exp_avg_sq"] for p in params],
+                [],
+                [step] * len(params),
+                lr=group["lr"],
+                beta1=beta1,
+                beta2=beta2,
+                weight_decay=group["weight_decay"],
+                eps=group["eps"],
+                amsgrad=False,
+                maximize=False,
+            )
+
+
+def give_to_megatron() -> str:
+    """Make megatron-core use a fused Adam; returns which ("apex" or "torch"). Idempotent."""
+    import megatron.core.optimizer as optimizer
+    import megatron.core.optimizer.distrib_optimizer as distrib_optimizer
+
+    if not optimizer.USING_PYTORCH_OPTIMIZER and optimizer.Adam is not FusedAdam:
+        return "apex"
+    optimizer.Adam = distrib_optimizer.Adam = FusedAdam
+    optimizer.USING_PYTORCH_OPTIMIZER = False
+    distrib_optimizer.HAVE_APEX_OR_TE = True
+    distrib_optimizer.USING_APEX_OPTIMIZER = True
+    return "torch"

@@ -1,0 +1,117 @@
+"""Mesh: this process' place on the three axes of sharding, and the process groups along them."""
+
+import contextlib
+import warnings
+from dataclasses import dataclass
+
+import torch
+import torch.distributed as dist
+
+from robustbert.config import ParallelConfig
+from robustbert.device import Device
+
+
+@dataclass(frozen=True)
+class Mesh:
+    """The grid of processes: tensor-parallel ranks are neighbours, then data-parallel, then pipeline stages."""
+
+    device: Device
+    rank: int
+    world_size: int
+    tp_rank: int
+    tp_size: int
+    pp_rank: int
+    pp_size: int
+    dp_rank: int
+    dp_size: int
+    groups: object  # megatron.core.process_groups_config.ProcessGroupCollection
+    sequence_parallel: bool
+
+    @property
+    def is_first_stage(self) -> bool:
+        return self.pp_rank == 0
+
+    @property
+    def is_last_stage(self) -> bool:
+        return self.pp_rank == self.pp_size - 1
+
+    @property
+    def is_main(self) -> bool:
+        """The one process that writes events and metrics."""
+        return self.rank == 0
+
+    @property
+    def last_stage_rank(self) -> int:
+        """The global rank of this pipeline's last stage."""
+        return dist.get_process_group_ranks(self.groups.pp)[-1]
+
+    def describe(self) -> dict:
+        """The layout as it stands in events and checkpoints."""
+        return {
+            "tensor": self.tp_size,
+            "pipeline": self.pp_size,
+            "data": self.dp_size,
+            "sequence": self.sequence_parallel,
+        }
+
+    def sum_over_data_parallel(self, values: list[float]) -> list[float]:
+        """The sums of the last stages' values, on every process. float64 inside."""
+        tensor = torch.tensor(values, dtype=torch.float64, device=self.device.torch_device)
+        if self.is_last_stage and self.dp_size > 1:
+            dist.all_reduce(tensor, group=self.groups.dp)
+        if self.pp_size > 1:
+            dist.broadcast(tensor, src=self.last_stage_rank, group=self.groups.pp)
+        return tensor.tolist()
+
+    def any_rank(self, flag: bool) -> bool:
+        """Whether the flag is set on any process of the job."""
+        if self.world_size == 1:
+            return flag
+        tensor = torch.tensor(int(flag), dtype=torch.int32, device=self.device.torch_device)
+        dist.all_reduce(tensor, op=dist.ReduceOp.MAX)
+        return bool(tensor.item())
+
+    def barrier(self) -> None:
+        """Wait for every process of the job."""
+        if self.world_size > 1:
+            dist.barrier()
+
+
+@contextlib.contextmanager
+def open_mesh(device: Device, config: ParallelConfig, timeout_s: float = 1800):
+    """The mesh of a job whose processes are joined (Device.joined); megatron-core is usable inside.
+
+    ValueError where the number of processes is no multiple of tensor x pipeline.
+    """
+    world_size = dist.get_world_size()
+    if world_size % (config.tensor * config.pipeline):
+        raise ValueError(
+            f"{world_size} processes are no multiple of parallel.tensor ({config.tensor}) x parallel.pipeline ({config.pipeline})"
+        )
+    with warnings.catch_warnings(), device.megatron_context():
+        warnings.filterwarnings("ignore", module="megatron")
+        from megatron.core import parallel_state
+        from megatron.core.process_groups_config import ProcessGroupCollection
+
+        parallel_state.initialize_model_parallel(
+            tensor_model_parallel_size=config.tensor,
+            pipeline_model_parallel_size=config.pipeline,
+            distributed_timeout_minutes=max(1, round(timeout_s / 60)),
+            create_gloo_process_groups=True,
+        )
+        try:
+            yield Mesh(
+                device=device,
+                rank=dist.get_rank(),
+                world_size=world_size,
+                tp_rank=parallel_state.get_tensor_model_parallel_rank(),
+                tp_size=config.tensor,
+                pp_rank=parallel_state.get_pipeline_model_parallel_rank(),
+                pp_size=config.pipeline,
+                dp_rank=parallel_state.get_data_parallel_rank(),
+                dp_size=parallel_state.get_data_parallel_world_size(),
+                groups=ProcessGroupCollection.use_mpu_process_groups(),
+                sequence_parallel=config.sequence,
+            )
+        finally:
+            parallel_state.destroy_model_parallel()
