@@ -71,6 +71,22 @@ class Mesh:
         dist.all_reduce(tensor, op=dist.ReduceOp.MAX)
         return bool(tensor.item())
 
+    def broadcast_from_main(self, value):
+        """The main process' value (a picklable object of ours), on every process."""
+        if self.world_size == 1:
+            return value
+        box = [value]
+        dist.broadcast_object_list(box, src=0)
+        return box[0]
+
+    def gather_on_main(self, value) -> list | None:
+        """Every process' value by rank, on the main process; None elsewhere."""
+        if self.world_size == 1:
+            return [value]
+        values = [None] * self.world_size if self.is_main else None
+        dist.gather_object(value, values, dst=0)
+        return values
+
     def barrier(self) -> None:
         """Wait for every process of the job."""
         if self.world_size > 1:

@@ -1,0 +1,1 @@
+"""Starts, watches, restarts and stops pretraining runs. Imports neither torch nor numpy at start-up."""

@@ -1,0 +1,148 @@
+"""The `launcher` command: its options, and which function answers each of its verbs."""
+
+import argparse
+import os
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+from launcher.programs import Programs
+from robustbert.run_directory import RunDirectory
+
+DESCRIPTION = "Starts, watches, resumes and stops pretraining runs."
+EPILOG = """\
+RUN is a run's name (a folder of --dir, by default runs) or its directory.
+
+example:
+  launcher submit configs/quickstart.yaml train.steps=300
+  launcher status
+  launcher resume quickstart
+"""
+BROKEN_PIPE = 141  # exit code: 128 + SIGPIPE, as of other commands
+NOT_USABLE = 2  # exit code: the command or the configuration cannot be used, nothing was changed
+
+
+class _Parser(argparse.ArgumentParser):
+    def error(self, message: str):
+        command = self.prog.split()
+        self.exit(NOT_USABLE, f"launcher: error: {message}; see {' '.join(command)} --help\n")
+
+
+def main(argv: list[str] | None = None, programs: Programs = Programs()) -> int:
+    """Run one command; returns its exit code: 0, 1 failed, 2 not usable, 75 preempted, 130 stopped by the user."""
+    argv = sys.argv[1:] if argv is None else argv
+    parser, verbs = build_parsers()
+    if not argv or argv[0] not in verbs:
+        parser.parse_args(argv or ["--help"])  # --help or an error, both of which end the program
+    options = verbs[argv[0]].parse_intermixed_args(argv[1:])  # overrides may stand between the options
+    try:
+        return _HANDLERS[argv[0]](options, programs)
+    except ValueError as error:  # ConfigError, and what the data and the data's files are refused with
+        print(f"launcher: error: {' '.join(str(error).split())}", file=sys.stderr)
+        return NOT_USABLE
+    except BrokenPipeError:  # whoever read the output has left, as `head` does
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return BROKEN_PIPE
+    except OSError as error:
+        print(f"launcher: error: {error.filename or ''}: {error.strerror or error}", file=sys.stderr)
+        return NOT_USABLE
+    except KeyboardInterrupt:
+        return 130
+
+
+def build_parsers() -> tuple[argparse.ArgumentParser, dict[str, argparse.ArgumentParser]]:
+    """The command's parser, and that of each verb."""
+    parser = _Parser(prog="launcher", description=DESCRIPTION, epilog=EPILOG, formatter_class=argparse.RawDescriptionHelpFormatter)
+    subparsers = parser.add_subparsers(metavar="COMMAND")
+    verbs: dict[str, argparse.ArgumentParser] = {}
+
+    def verb(name: str, text: str | None, example: str) -> argparse.ArgumentParser:
+        shown = {} if text is None else {"help": text}
+        verbs[name] = subparsers.add_parser(
+            name,
+            description=text or "Internal: what `submit` starts in the background.",
+            epilog=f"example:\n{example}",
+            formatter_class=argparse.RawDescriptionHelpFormatter,
+            **shown,
+        )
+        return verbs[name]
+
+    _add_submit(verb)
+    _add_run_verbs(verb)
+    supervise = verb("supervise", None, "  launcher supervise runs/quickstart")
+    supervise.add_argument("run_dir", metavar="RUN_DIR")
+    for name, default in vars(Programs()).items():
+        supervise.add_argument(f"--{name}", default=default, metavar="MODULE", help=argparse.SUPPRESS)
+    return parser, verbs
+
+
+def _add_submit(verb: Callable) -> None:
+    submit = verb(
+        "submit",
+        "start a run from a YAML file and show its progress",
+        "  launcher submit configs/quickstart.yaml train.steps=300 optim.lr=4e-4\n"
+        "  launcher submit configs/quickstart.yaml --dry-run",
+    )
+    submit.add_argument("config", metavar="CONFIG", help="the run's YAML file")
+    submit.add_argument("overrides", metavar="section.key=value", nargs="*", help="replaces a value of the file; parsed as YAML")
+    submit.add_argument("--scheduler", metavar="NAME", help="where it runs: local (mpi, slurm: not yet); default: cluster.scheduler")
+    submit.add_argument("--dry-run", action="store_true", help="print the layout, the commands, the configuration; change nothing")
+    submit.add_argument("--detach", action="store_true", help="run in the background")
+
+
+def _add_run_verbs(verb: Callable) -> None:
+    status = verb("status", "the state of a run, or a table of all runs", "  launcher status\n  launcher status quickstart")
+    logs = verb("logs", "what the processes of a run print", "  launcher logs quickstart --rank 1 --follow")
+    cancel = verb("cancel", "stop a run after it has saved a checkpoint", "  launcher cancel quickstart")
+    resume = verb(
+        "resume",
+        "go on with a stopped, failed or interrupted run",
+        "  launcher resume quickstart\n  launcher resume quickstart train.steps=3000",
+    )
+    for parser in (status, logs, cancel, resume):
+        optional = {"nargs": "?"} if parser is status else {}
+        parser.add_argument("run", metavar="RUN", help="a run's name, or its directory", **optional)
+        parser.add_argument("--dir", default="runs", metavar="FOLDER", help="the runs' folder (default: runs)")
+    logs.add_argument("--rank", type=int, metavar="N", help="the whole log of one process (default: the end of every log)")
+    logs.add_argument("--lines", type=int, default=20, metavar="N", help="of each log, without --rank (default: 20; 0: all)")
+    logs.add_argument("--follow", action="store_true", help="go on until the run ends")
+    cancel.add_argument("--now", action="store_true", help="kill it at once, without a checkpoint")
+    resume.add_argument("overrides", metavar="section.key=value", nargs="*", help="changes the run's configuration")
+    resume.add_argument("--detach", action="store_true", help="run in the background")
+
+
+def _submit(options: argparse.Namespace, programs: Programs) -> int:
+    from launcher.submit import submit
+
+    return submit(options, programs)
+
+
+def _resume(options: argparse.Namespace, programs: Programs) -> int:
+    from launcher.submit import resume
+
+    return resume(options, programs)
+
+
+def _control(function: str) -> Callable:
+    def handler(options: argparse.Namespace, programs: Programs) -> int:
+        from launcher import control
+
+        return getattr(control, function)(options)
+
+    return handler
+
+
+def _supervise(options: argparse.Namespace, programs: Programs) -> int:
+    from launcher.supervise import supervise
+
+    return supervise(RunDirectory(Path(options.run_dir).absolute()), Programs(options.prepare, options.worker, options.summary))
+
+
+_HANDLERS = {
+    "submit": _submit,
+    "resume": _resume,
+    "status": _control("status"),
+    "logs": _control("logs"),
+    "cancel": _control("cancel"),
+    "supervise": _supervise,
+}

@@ -1,0 +1,120 @@
+"""The foreground of a run: starts its supervisor in the background, shows how it goes, passes Ctrl-C on."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+
+from launcher.attempt import STOP_GRACE_S
+from launcher.progress import RunFeed, build_view
+from launcher.programs import Programs, python_path
+from launcher.run_status import read_status, run_argument, way_on
+from launcher.supervisor_record import read_supervisor
+from robustbert.config import RunConfig
+from robustbert.run_directory import RunDirectory
+
+REFRESH_S = 0.2
+START_TIMEOUT_S = 30.0
+_TOLD_BY_EVENTS = (1, 75, 130)  # exit codes of a supervisor whose events say what happened
+
+
+def run_in_foreground(run: RunDirectory, config: RunConfig, programs: Programs) -> int:
+    """Supervise the run in a process of its own, show its progress until it ends; returns its exit code."""
+    feed = RunFeed(run)
+    supervisor = _start_supervisor(run, programs)
+    with build_view(feed, config.train.steps) as view, _Interrupts(supervisor, view.say):
+        while supervisor.poll() is None:
+            view.update()
+            time.sleep(REFRESH_S)
+        view.update()
+    status = read_status(run)
+    if supervisor.returncode == 0:
+        _show_summary(run)
+    elif supervisor.returncode not in _TOLD_BY_EVENTS or status.state == "interrupted":
+        print(_last_words(run), file=sys.stderr)
+    if not status.is_alive and status.state != "finished":
+        print(f"resume it: {way_on(status)}")
+    return supervisor.returncode if supervisor.returncode >= 0 else 128 - supervisor.returncode
+
+
+def run_in_background(run: RunDirectory, programs: Programs) -> int:
+    """Start the run's supervisor, wait until it has taken over, and say how to follow it."""
+    supervisor = _start_supervisor(run, programs)
+    deadline = time.monotonic() + START_TIMEOUT_S
+    while time.monotonic() < deadline and supervisor.poll() is None:
+        record = read_supervisor(run)
+        if record is not None and record.pid == supervisor.pid:
+            break
+        time.sleep(0.02)
+    if supervisor.poll():
+        print(_last_words(run), file=sys.stderr)
+        return supervisor.returncode
+    name = run_argument(run)
+    print(f"run {run.path.name} goes on in the background (pid {supervisor.pid})")
+    for text, command in (("look", "status"), ("follow", "logs --follow"), ("stop", "cancel")):
+        verb, *options = command.split()
+        print(f"  {text:7} {' '.join(['launcher', verb, name, *options])}")
+    return 0
+
+
+def _start_supervisor(run: RunDirectory, programs: Programs) -> subprocess.Popen:
+    """A process in a session of its own: neither the terminal's end nor its Ctrl-C reaches it."""
+    run.logs.mkdir(exist_ok=True)
+    with open(run.logs / "supervisor.log", "a", encoding="utf-8") as log:
+        return subprocess.Popen(
+            [sys.executable, "-m", "launcher", "supervise", str(run.path.absolute()), *programs.as_options()],
+            stdin=subprocess.DEVNULL,
+            stdout=log,
+            stderr=subprocess.STDOUT,
+            start_new_session=True,
+            env=os.environ | {"PYTHONPATH": python_path()},
+        )
+
+
+class _Interrupts:
+    """Ctrl-C while a run is shown: the first asks it to stop after a checkpoint, the second kills it."""
+
+    def __init__(self, supervisor: subprocess.Popen, say):
+        self._supervisor, self._say = supervisor, say
+        self._num_interrupts = 0
+        self._former: dict = {}
+
+    def __enter__(self):
+        for number, handler in ((signal.SIGINT, self._interrupt), (signal.SIGTERM, self._terminate)):
+            self._former[number] = signal.signal(number, handler)
+        return self
+
+    def __exit__(self, *exception):
+        for number, handler in self._former.items():
+            signal.signal(number, handler)
+
+    def _interrupt(self, number, frame) -> None:
+        self._num_interrupts += 1
+        if self._num_interrupts == 1:
+            self._say(f"stopping after saving a checkpoint ({STOP_GRACE_S:.0f} s at most); press Ctrl-C again to kill")
+            self._pass_on(signal.SIGINT)
+        else:
+            self._say("killing")
+            self._pass_on(signal.SIGQUIT)
+
+    def _terminate(self, number, frame) -> None:
+        self._say("asked to end (SIGTERM): stopping after saving a checkpoint")
+        self._pass_on(signal.SIGTERM)
+
+    def _pass_on(self, number: int) -> None:
+        if self._supervisor.poll() is None:
+            self._supervisor.send_signal(number)
+
+
+def _show_summary(run: RunDirectory) -> None:
+    try:
+        text = (run.logs / "summary.log").read_text(encoding="utf-8", errors="replace")
+    except OSError:
+        return
+    print(text.partition("\n")[2], end="")  # without the title line
+
+
+def _last_words(run: RunDirectory, num_lines: int = 15) -> str:
+    text = (run.logs / "supervisor.log").read_text(encoding="utf-8", errors="replace")
+    return "\n".join(text.splitlines()[-num_lines:])

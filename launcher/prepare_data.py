@@ -1,0 +1,61 @@
+"""`python -m launcher.prepare_data RUN_DIR`: prepares the run's text, in a process that can be stopped at any moment.
+
+How far it is stands in RUN/progress.json; an error is left in logs/prepare.error.json.
+"""
+
+import json
+import os
+import sys
+import time
+from pathlib import Path
+
+from launcher.error_record import ErrorRecord
+from launcher.processes import die_with_parent
+from robustbert.config import load_config
+from robustbert.run_directory import RunDirectory
+
+WRITE_INTERVAL_S = 0.2
+
+
+class ProgressFile:
+    """Called with (what is being done, bytes done, bytes in all); keeps the latest in a file."""
+
+    def __init__(self, path: Path):
+        self._path = path
+        self._written_at = float("-inf")
+        self._text = None
+
+    def __call__(self, text: str, done: int, total: int) -> None:
+        if text == self._text and time.monotonic() - self._written_at < WRITE_INTERVAL_S:
+            return
+        self._text, self._written_at = text, time.monotonic()
+        draft = self._path.with_name(f".{self._path.name}.{os.getpid()}")
+        draft.write_text(json.dumps({"text": text, "share": min(1.0, done / total) if total else None}) + "\n", encoding="utf-8")
+        draft.replace(self._path)
+
+
+def progress_file(run: RunDirectory) -> Path:
+    return run.path / "progress.json"
+
+
+def prepare_error_file(run: RunDirectory) -> Path:
+    return run.logs / "prepare.error.json"
+
+
+def main(argv: list[str]) -> int:
+    die_with_parent()
+    run = RunDirectory(Path(argv[0]))
+    try:
+        from robustbert.data.prepare import prepare_run
+
+        prepare_run(load_config(run.config_file).data, run.data, ProgressFile(progress_file(run)))
+    except Exception as error:
+        record = ErrorRecord.of(error, rank=None)
+        record.write(prepare_error_file(run))
+        print(record.traceback, file=sys.stderr)
+        return 1
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

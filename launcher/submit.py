@@ -1,0 +1,139 @@
+"""`launcher submit` and `launcher resume`: from a configuration, or a run that stopped, to a supervised run."""
+
+import argparse
+import shlex
+import sys
+from pathlib import Path
+
+from launcher.foreground import run_in_background, run_in_foreground
+from launcher.programs import Programs, module_command
+from launcher.run_lookup import find_run
+from launcher.run_status import read_status, run_argument
+from launcher.schedulers import find_scheduler
+from launcher.supervisor_record import hold_lock, is_supervised
+from robustbert.config import ConfigError, RunConfig, dump_config, load_config
+from robustbert.run_directory import RunDirectory
+
+
+def submit(options: argparse.Namespace, programs: Programs) -> int:
+    """Check everything, make the run's directory, start the run. Errors leave nothing behind."""
+    scheduler_override = [f"cluster.scheduler={options.scheduler}"] if options.scheduler else []
+    config = load_config(options.config, [*options.overrides, *scheduler_override])
+    scheduler = find_scheduler(config.cluster.scheduler)
+    scheduler.check(config)
+    starter = scheduler.find_starter()
+    run = RunDirectory(Path(config.run.dir).expanduser() / config.run.name)
+    if run.path.exists() and not options.dry_run:
+        raise ConfigError(_run_exists(run, options))
+    _check_sources(config)
+    if options.dry_run:
+        print(describe_plan(run, config, scheduler.build_command(config, run.path.absolute(), sys.executable, starter, programs.worker), programs))
+        if run.path.exists():
+            print(f"launcher: note: {_run_exists(run, options)}", file=sys.stderr)
+        return 0
+    _create(run, config)
+    print(f"run {config.run.name} in {run.path}: {describe_layout(config)}", flush=True)
+    return run_in_background(run, programs) if options.detach else run_in_foreground(run, config, programs)
+
+
+def resume(options: argparse.Namespace, programs: Programs) -> int:
+    """Go on with a run that is not running, from its newest checkpoint; overrides change its configuration."""
+    run = find_run(options.run, Path(options.dir))
+    config = load_config(run.config_file, options.overrides)
+    former = load_config(run.config_file)
+    if config.run != former.run:
+        raise ConfigError("run.name, run.dir and run.seed belong to the run and cannot change when it is resumed; submit a new run")
+    scheduler = find_scheduler(config.cluster.scheduler)
+    scheduler.check(config)
+    scheduler.find_starter()
+    status = read_status(run)
+    name = run_argument(run)
+    if status.is_alive:
+        raise ConfigError(f"run {status.name!r} is {status.in_words()}; watch it: launcher logs {name} --follow")
+    if status.state == "finished" and config.train.steps <= status.step:
+        raise ConfigError(
+            f"run {status.name!r} is finished at step {status.step}; to train on, give more steps: "
+            f"launcher resume {name} train.steps={2 * status.step or 1}"
+        )
+    with hold_lock(run):
+        if config != former:
+            _replace_config(run, config)
+        run.append_event("restarted", step=status.checkpoint_step or 0, by="the user", overrides=options.overrides)
+    print(f"run {status.name} goes on from step {status.checkpoint_step or 0}: {describe_layout(config)}", flush=True)
+    return run_in_background(run, programs) if options.detach else run_in_foreground(run, config, programs)
+
+
+def describe_layout(config: RunConfig) -> str:
+    """For instance `2 processes = tensor 1 x pipeline 1 x data 2, 1 micro-batch of 16 a step`."""
+    processes, parallel = config.cluster.num_processes, config.parallel
+    micro_batches = config.num_micro_batches(processes)
+    return (
+        f"{_count(processes, 'process')} = tensor {parallel.tensor} x pipeline {parallel.pipeline} x data "
+        f"{config.data_parallel_size(processes)}, {_count(micro_batches, 'micro-batch')} of {config.train.micro_batch_size} a step"
+    )
+
+
+def describe_plan(run: RunDirectory, config: RunConfig, command: list[str], programs: Programs) -> str:
+    """What a dry run prints: where, the layout, every command that would run, the resolved configuration."""
+    path = run.path.absolute()
+    commands = [module_command(programs.prepare, path), command, module_command(programs.summary, path)]
+    return "\n".join(
+        [
+            f"run directory:  {run.path}",
+            f"layout:         {describe_layout(config)}",
+            f"a step:         {config.train.global_batch_size} sequences x {config.data.sequence_length} tokens",
+            "commands, one after the other:",
+            *(f"  {shlex.join(command)}" for command in commands),
+            "configuration:",
+            dump_config(config).rstrip(),
+        ]
+    )
+
+
+def _check_sources(config: RunConfig) -> None:
+    from robustbert.data.prepare import check_sources  # reads files; not needed by the other commands
+
+    check_sources(config.data)
+
+
+def _create(run: RunDirectory, config: RunConfig) -> None:
+    run.path.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        run.path.mkdir()
+    except FileExistsError:  # another submit was faster
+        raise ConfigError(f"run {run.path.name!r} has just been created by another submit") from None
+    run.config_file.write_text(dump_config(config), encoding="utf-8")
+    run.append_event("submitted", folder=str(Path.cwd()), command=["launcher", *sys.argv[1:]])
+
+
+def _replace_config(run: RunDirectory, config: RunConfig) -> None:
+    """Write the new configuration; the former stays as config.before-resume-N.yaml."""
+    number = 1
+    while (former := run.path / f"config.before-resume-{number}.yaml").exists():
+        number += 1
+    former.write_bytes(run.config_file.read_bytes())
+    draft = run.path / ".config.yaml.new"
+    draft.write_text(dump_config(config), encoding="utf-8")
+    draft.replace(run.config_file)
+
+
+def _run_exists(run: RunDirectory, options: argparse.Namespace) -> str:
+    name = run.path.name
+    number = 2
+    while run.path.with_name(f"{name}-{number}").exists():
+        number += 1
+    other = shlex.join(["launcher", "submit", options.config, *options.overrides, f"run.name={name}-{number}"])
+    if not run.config_file.exists():
+        return f"{run.path} exists and is not a run. Another name: {other}"
+    status = read_status(run)
+    ways = f"Resume it: launcher resume {run_argument(run)}"
+    if is_supervised(run):
+        ways = f"Watch it: launcher logs {run_argument(run)} --follow"
+    elif status.state == "finished":
+        ways = f"Train on: launcher resume {run_argument(run)} train.steps={2 * status.step or 1}"
+    return f"run {name!r} exists ({status.in_words()}). {ways}   Another name: {other}"
+
+
+def _count(number: int, noun: str) -> str:
+    plural = f"{noun}es" if noun.endswith(("s", "ch")) else f"{noun}s"
+    return f"{number} {noun if number == 1 else plural}"

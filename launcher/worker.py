@@ -1,0 +1,66 @@
+"""One process of a training job: `python -m launcher.worker RUN_DIR`, started by mpirun, srun or torchrun.
+
+Finds its rank, sends its output to its own log, meets the others, and trains. When it fails it writes an error
+record and leaves at once, so that the starter ends the others.
+"""
+
+import faulthandler
+import os
+import signal
+import socket
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+from launcher.error_record import ErrorRecord
+from launcher.job_env import find_rank
+from launcher.processes import die_with_parent
+from launcher.rendezvous import find_job
+from robustbert.config import RunConfig, load_config
+from robustbert.job import Job
+from robustbert.run_directory import RunDirectory
+
+
+def main(argv: list[str], train: Callable[[RunConfig, Job, RunDirectory], str] | None = None) -> None:
+    """Train the run in argv[0]; never returns: the process exits with 0, or with 1 after writing its error record."""
+    run = RunDirectory(Path(argv[0]))
+    place = find_rank(os.environ)
+    rank = place.rank
+    die_with_parent()
+    # Until training listens, a request to stop is ignored rather than fatal: the supervisor repeats it.
+    signal.signal(signal.SIGUSR1, signal.SIG_IGN)
+    _send_output_to(run.rank_log(rank))
+    faulthandler.enable()
+    host, started = socket.gethostname(), time.strftime("%Y-%m-%d %H:%M:%S")
+    print(f"=== rank {rank} of {place.world_size} on {host}, pid {os.getpid()}, {started}")
+    exit_code = 1
+    try:
+        job = find_job()
+        config = load_config(run.config_file)
+        if train is None:
+            from robustbert.train.pretrain import pretrain as train
+        outcome = train(config, job, run)
+        print(f"rank {rank}: {outcome}")
+        exit_code = 0
+    except BaseException as error:  # also SystemExit: whatever ends this process early ends the job
+        record = ErrorRecord.of(error, rank)
+        record.write(run.rank_error(rank))
+        print(record.traceback, file=sys.stderr)
+    finally:
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(exit_code)  # not through atexit, where threads of a broken process group may hang
+
+
+def _send_output_to(path: Path) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    log = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o644)
+    for descriptor in (1, 2):
+        os.dup2(log, descriptor)
+    os.close(log)
+    sys.stdout.reconfigure(line_buffering=True)
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])

@@ -1,0 +1,1 @@
+"""Sharded checkpoints: complete or they do not count."""

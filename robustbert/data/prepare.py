@@ -1,0 +1,225 @@
+"""A run's data, from its configuration: what is prepared, where it lies, and whether it is all there.
+
+Imports no torch: the launcher prepares the data before it starts the processes. Files in the run's data folder:
+tokenizer/ and tokenizer.json (what it was made of), train_0000.* for the first corpus of data.train that is raw text, and
+valid_0000.* for the first of data.valid, or for what data.valid_fraction holds out of train_0000.
+"""
+
+import json
+import os
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from robustbert.config.sections import CorpusConfig, DataConfig, TokenizerSource
+from robustbert.data.corpus import IndexedCorpus, read_manifest
+from robustbert.data.errors import DataError
+from robustbert.data.indexing import Progress, corpus_source, marked_pieces, prepare_corpus
+from robustbert.data.packing import open_packing
+from robustbert.data.readers import TextSource, find_source
+from robustbert.data.sampler import check_weights
+from robustbert.data.sentences import split_sentences
+from robustbert.data.tokenizer import Tokenizer, load_tokenizer, train_tokenizer
+
+_TOKENIZER_TEXT_CHARS = 1 << 30  # a tokenizer is trained on the first so many characters of each source
+
+
+@dataclass(frozen=True)
+class PreparedCorpus:
+    """An indexed corpus of a run; weight as in the configuration."""
+
+    prefix: Path
+    weight: float | None = None
+
+
+@dataclass(frozen=True)
+class PreparedData:
+    """Where a run's prepared data lie."""
+
+    tokenizer_dir: Path
+    vocab_size: int
+    train: tuple[PreparedCorpus, ...]
+    valid: tuple[PreparedCorpus, ...]
+
+
+def check_sources(data_config: DataConfig) -> None:
+    """Check that everything data.* names is there and fits, before anything is created. Takes well under a second.
+
+    DataError: a file, folder or corpus is missing or damaged, weights for some corpora only, a corpus whose tokenizer is
+    not the run's.
+    """
+    check_weights([corpus.weight for corpus in data_config.train])
+    tokenizer = None if isinstance(data_config.tokenizer, TokenizerSource) else load_tokenizer(data_config.tokenizer)
+    for corpus in (*data_config.train, *data_config.valid):
+        if corpus.text is None:
+            _check_tokenizer(corpus.path, tokenizer.sha256 if tokenizer else None, _tokenizer_name(data_config))
+            continue
+        for path in find_source(corpus.text, corpus.reader).files:
+            if not os.access(path, os.R_OK):
+                raise DataError(f"{path}: no permission to read it; change its mode or take another file")
+
+
+def prepare_run(data_config: DataConfig, data_dir: str | Path, progress: Progress | None = None) -> PreparedData:
+    """Prepare everything a run reads: tokenizer, corpora, blocks. What is whole and made of the same is kept.
+
+    May be called again after an interruption, or for a run that has all of it. progress: see indexing.Progress.
+    DataError: see check_sources; text that cannot be read; a data_dir that cannot be written.
+    """
+    check_sources(data_config)
+    data_dir = Path(data_dir)
+    try:
+        data_dir.mkdir(parents=True, exist_ok=True)
+        tokenizer = _prepare_tokenizer(data_config, data_dir, progress)
+    except OSError as error:
+        raise DataError(f"{data_dir}: cannot be written ({error}); choose another run.dir") from None
+    for i, corpus in enumerate(data_config.train):
+        _prepare_text(corpus, tokenizer, data_config, data_dir, "train", i, progress)
+    for i, corpus in enumerate(data_config.valid):
+        _prepare_text(corpus, tokenizer, data_config, data_dir, "valid", i, progress)
+    prepared = prepared_data(data_config, data_dir)
+    for corpus in (*prepared.train, *prepared.valid):
+        open_packing(IndexedCorpus(corpus.prefix), data_config.format, data_config.sequence_length, tokenizer)
+    return prepared
+
+
+def prepared_data(data_config: DataConfig, data_dir: str | Path) -> PreparedData:
+    """Where prepare_run put a run's data; writes nothing. DataError: something is missing, damaged, or does not fit."""
+    data_dir = Path(data_dir)
+    tokenizer_dir = data_dir / "tokenizer"
+    tokenizer = load_tokenizer(tokenizer_dir)
+    train = [PreparedCorpus(_prefix(c, data_dir, "train", i), c.weight) for i, c in enumerate(data_config.train)]
+    valid = [PreparedCorpus(_prefix(c, data_dir, "valid", i)) for i, c in enumerate(data_config.valid)]
+    if data_config.valid_fraction:
+        valid = [PreparedCorpus(data_dir / f"valid_{i:04d}") for i, c in enumerate(data_config.train) if c.text]
+    for corpus in (*train, *valid):
+        _check_tokenizer(corpus.prefix, tokenizer.sha256, _tokenizer_name(data_config))
+    return PreparedData(tokenizer_dir, tokenizer.vocab_size, tuple(train), tuple(valid))
+
+
+def unigram_perplexity(prepared: PreparedData) -> float:
+    """What guessing by token frequency alone scores on the held-out corpora: exp of the mean nats a token.
+
+    The frequencies are those of the training corpora's tokens, plus one for every id of the vocabulary.
+    DataError where there is no held-out corpus.
+    """
+    if not prepared.valid:
+        raise DataError("no text is held out: give data.valid or data.valid_fraction")
+    seen = 1.0 + sum(IndexedCorpus(corpus.prefix).token_counts() for corpus in prepared.train)
+    held_out = sum(IndexedCorpus(corpus.prefix).token_counts() for corpus in prepared.valid)
+    nats = -(held_out * np.log(seen / seen.sum())).sum() / held_out.sum()
+    return float(np.exp(nats))
+
+
+def _prefix(corpus: CorpusConfig, data_dir: Path, kind: str, number: int) -> Path:
+    return Path(corpus.path) if corpus.path else data_dir / f"{kind}_{number:04d}"
+
+
+def _prepare_text(
+    corpus: CorpusConfig,
+    tokenizer: Tokenizer,
+    data_config: DataConfig,
+    data_dir: Path,
+    kind: str,
+    number: int,
+    progress: Progress | None,
+) -> None:
+    if corpus.text is None:
+        return
+    sources = [find_source(corpus.text, corpus.reader)]
+    fraction = data_config.valid_fraction if kind == "train" else 0.0
+    prefix = _prefix(corpus, data_dir, kind, number)
+    held_out_prefix = data_dir / f"valid_{number:04d}" if fraction else None
+    wanted = {prefix: corpus_source(sources, fraction, held_out=False)}
+    if held_out_prefix:
+        wanted[held_out_prefix] = corpus_source(sources, fraction, held_out=True)
+    if all(_is_whole(p, source, tokenizer) for p, source in wanted.items()):
+        return
+    prepare_corpus(
+        sources,
+        tokenizer,
+        data_dir / "tokenizer",
+        prefix,
+        num_workers=data_config.prepare_workers or len(os.sched_getaffinity(0)),
+        held_out_prefix=held_out_prefix,
+        valid_fraction=fraction,
+        overwrite=True,  # the run's own folder: what is there is incomplete or made of something else
+        progress=progress,
+    )
+
+
+def _is_whole(prefix: Path, source: dict, tokenizer: Tokenizer) -> bool:
+    try:
+        manifest = IndexedCorpus(prefix).manifest
+    except DataError:
+        return False
+    return manifest.tokenizer_sha256 == tokenizer.sha256 and manifest.source == source
+
+
+def _prepare_tokenizer(data_config: DataConfig, data_dir: Path, progress: Progress | None) -> Tokenizer:
+    """The run's tokenizer, saved in data_dir/tokenizer; one that was trained on the same text before is kept."""
+    folder, record_file = data_dir / "tokenizer", data_dir / "tokenizer.json"
+    if not isinstance(data_config.tokenizer, TokenizerSource):
+        tokenizer = load_tokenizer(data_config.tokenizer)
+        if _saved_sha256(folder) != tokenizer.sha256:
+            tokenizer.save(folder)
+        return tokenizer
+    sources = [find_source(corpus.text, corpus.reader) for corpus in data_config.train if corpus.text]
+    vocab_size, fraction = data_config.tokenizer.train.vocab_size, data_config.valid_fraction
+    record = {"vocab_size": vocab_size, "source": corpus_source(sources, fraction, held_out=False)}
+    saved = _saved_sha256(folder)
+    if saved is not None and _read_record(record_file) == record | {"sha256": saved}:
+        return load_tokenizer(folder)
+    tokenizer = train_tokenizer(_training_sentences(sources, fraction, progress), vocab_size)
+    tokenizer.save(folder)
+    record_file.write_text(json.dumps(record | {"sha256": tokenizer.sha256}, indent=1) + "\n", encoding="utf-8")
+    return tokenizer
+
+
+def _training_sentences(sources: list[TextSource], fraction: float, progress: Progress | None):
+    """The sentences a tokenizer is trained on: those of the training side, up to _TOKENIZER_TEXT_CHARS of each source."""
+    done, total = 0, sum(source.num_bytes for source in sources)
+
+    def advance(num_bytes: int) -> None:
+        nonlocal done
+        done += num_bytes
+        if progress is not None:
+            progress("tokenizer", done, total)
+
+    for source in sources:
+        num_chars = 0
+        for piece, held_out in marked_pieces([source], fraction, advance):
+            if not held_out:
+                num_chars += len(piece.text)
+                yield from split_sentences(piece.text)
+            if num_chars > _TOKENIZER_TEXT_CHARS:
+                break
+
+
+def _saved_sha256(folder: Path) -> str | None:
+    try:
+        return load_tokenizer(folder).sha256
+    except DataError:
+        return None
+
+
+def _read_record(path: Path) -> dict | None:
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return None
+
+
+def _check_tokenizer(prefix: str | Path, sha256: str | None, name: str) -> None:
+    """Open the corpus; DataError where it is damaged or its tokens are not those of the tokenizer with that hash."""
+    corpus = IndexedCorpus(prefix)
+    if sha256 is not None and corpus.manifest.tokenizer_sha256 != sha256:
+        raise DataError(
+            f"{prefix}: was prepared with the tokenizer {corpus.tokenizer_dir} ({read_manifest(prefix).vocab_size} ids), the run's is "
+            f"{name}: the ids differ; set data.tokenizer to the former, or prepare the corpus with the latter"
+        )
+
+
+def _tokenizer_name(data_config: DataConfig) -> str:
+    source = data_config.tokenizer
+    return f"trained with {source.train.vocab_size} ids" if isinstance(source, TokenizerSource) else source

@@ -1,0 +1,72 @@
+"""Metrics: one line of metrics.jsonl a logged step, written by the main process."""
+
+import contextlib
+import math
+import time
+
+import torch
+
+from robustbert.config import RunConfig
+from robustbert.optim.build import Update
+from robustbert.parallel.mesh import Mesh
+from robustbert.run_directory import RunDirectory
+from robustbert.train.state import TrainState
+from robustbert.train.throughput import peak_flops, training_flops
+
+
+class Metrics:
+    """Collects what happens between two logged steps; rates are means over them."""
+
+    def __init__(self, run: RunDirectory, config: RunConfig, mesh: Mesh):
+        self._run = run
+        self._config = config
+        self._mesh = mesh
+        name = torch.cuda.get_device_name() if mesh.device.is_cuda else "cpu"
+        self._peak = peak_flops(name, config.precision)
+        self.start_interval()
+
+    def start_interval(self) -> None:
+        """Rates are counted from now on."""
+        self._since = time.perf_counter()
+        self._steps = self._tokens = self._flops = self._data_wait_s = 0
+
+    @contextlib.contextmanager
+    def paused(self):
+        """What takes place inside (an evaluation, a checkpoint) is not the steps' time."""
+        paused_at = time.perf_counter()
+        yield
+        self._since += time.perf_counter() - paused_at
+
+    def record(
+        self, state: TrainState, loss: float, num_masked: int, tokens: int, update: Update, data_wait_s: float
+    ) -> None:
+        """One step; state is already advanced. loss: nats a masked token of this step, over the whole job."""
+        sequence_length = self._config.data.sequence_length
+        self._steps += 1
+        self._tokens += tokens
+        self._flops += training_flops(self._config.model, tokens, num_masked, sequence_length)
+        self._data_wait_s += data_wait_s
+        is_last = state.step == self._config.train.steps
+        if not self._mesh.is_main or (state.step % self._config.train.log_interval and not is_last):
+            return
+        elapsed = time.perf_counter() - self._since
+        flops_per_process = self._flops / elapsed / self._mesh.world_size
+        self._run.append_metrics(
+            {
+                "time": round(time.time(), 3),
+                "step": state.step,
+                "loss": loss,
+                "perplexity": math.exp(min(loss, 700.0)),
+                "lr": update.lr,
+                "grad_norm": update.grad_norm,
+                "loss_scale": update.loss_scale,
+                "skipped_steps": state.skipped_steps,
+                "tokens": state.tokens,
+                "tokens_per_s": self._tokens / elapsed,
+                "step_time_s": elapsed / self._steps,
+                "data_wait_s": self._data_wait_s / self._steps,
+                "tflops": flops_per_process / 1e12,
+                "mfu": flops_per_process / self._peak if self._peak else None,
+            }
+        )
+        self.start_interval()

@@ -1,0 +1,63 @@
+"""Ranks from the variables of every starter, and the environment that a job gets."""
+
+import pytest
+
+from launcher.job_env import RankEnv, find_master, find_rank, rank_environment
+
+OPEN_MPI = {"OMPI_COMM_WORLD_RANK": "3", "OMPI_COMM_WORLD_SIZE": "8", "OMPI_COMM_WORLD_LOCAL_RANK": "1"}
+HYDRA = {"PMI_RANK": "3", "PMI_SIZE": "8", "MPI_LOCALRANKID": "1"}
+SLURM = {"SLURM_PROCID": "3", "SLURM_NTASKS": "8", "SLURM_LOCALID": "1"}
+TORCHRUN = {"TORCHELASTIC_RUN_ID": "x", "RANK": "3", "WORLD_SIZE": "8", "LOCAL_RANK": "1"}
+PLAIN = {"RANK": "3", "WORLD_SIZE": "8", "LOCAL_RANK": "1"}
+
+
+@pytest.mark.parametrize(
+    ("environ", "starter"),
+    [(OPEN_MPI, "openmpi"), (HYDRA, "pmi"), (SLURM, "slurm"), (TORCHRUN, "torchrun"), (PLAIN, "env")],
+)
+def test_rank_of_every_starter(environ, starter):
+    assert find_rank(environ) == RankEnv(rank=3, world_size=8, local_rank=1, starter=starter)
+
+
+def test_process_started_alone_is_rank_0_of_1():
+    assert find_rank({}) == RankEnv(rank=0, world_size=1, local_rank=None, starter=None)
+
+
+def test_mpirun_inside_a_batch_script_counts_before_the_scripts_own_rank():
+    assert find_rank({"SLURM_PROCID": "0", "SLURM_NTASKS": "1", **OPEN_MPI}).rank == 3
+
+
+def test_torchrun_inside_srun_counts_before_the_agents_rank():
+    assert find_rank({**SLURM, "SLURM_PROCID": "0", "PMI_RANK": "0", "PMI_SIZE": "2", **TORCHRUN}).rank == 3
+
+
+def test_size_of_the_step_counts_before_that_of_the_allocation():
+    assert find_rank({**SLURM, "SLURM_STEP_NUM_TASKS": "4"}).world_size == 4
+
+
+def test_rank_without_a_size_does_not_count():
+    assert find_rank({"PMI_RANK": "3"}).starter is None
+
+
+def test_local_rank_is_unknown_where_it_is_not_told():
+    assert find_rank({"PMI_RANK": "3", "PMI_SIZE": "8"}).local_rank is None
+
+
+def test_meeting_point_of_torchrun():
+    assert find_master({"MASTER_ADDR": "node1", "MASTER_PORT": "29500"}) == ("node1", 29500)
+    assert find_master({}) is None
+
+
+def test_cores_are_shared_out_unless_the_user_has_done_so():
+    assert rank_environment({}, num_processes=2, num_cores=8, python_path="/p")["OMP_NUM_THREADS"] == "4"
+    assert rank_environment({}, num_processes=4, num_cores=2, python_path="/p")["OMP_NUM_THREADS"] == "1"
+    assert rank_environment({"OMP_NUM_THREADS": "7"}, 2, 8, "/p")["OMP_NUM_THREADS"] == "7"
+
+
+def test_variables_of_a_surrounding_job_are_dropped_and_settings_kept():
+    settings = {"HOME": "/h", "OMPI_MCA_pml": "ob1", "PMIX_MCA_x": "1", "CUDA_VISIBLE_DEVICES": "0"}
+    around = {**OPEN_MPI, **HYDRA, **SLURM, **TORCHRUN, "PMIX_NAMESPACE": "n", "MASTER_ADDR": "a", "SLURM_JOB_ID": "1"}
+    kept = rank_environment(settings | around, 1, 1, "/p")
+    assert settings.items() <= kept.items()
+    assert find_rank(kept).starter is None and find_master(kept) is None
+    assert set(kept) == {*settings, "OMP_NUM_THREADS", "PYTHONPATH"}
