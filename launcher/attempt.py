@@ -1,4 +1,4 @@
-"""One job of a run, from its start to the end of its last process: starts it, passes on a stop, and reads how it ended."""
+"""One job of a run, from its start to the end of its last process: starts it, passes on a stop, ends what hangs."""
 
 import re
 import shlex
@@ -74,7 +74,9 @@ class EventsSince:
         return next((event for event in reversed(self._events) if event["event"] in names), None)
 
 
-def watch_training(job: RunningJob, run: RunDirectory, events: EventsSince, stop: StopRequest, beat: Callable[[], None]) -> None:
+def watch_training(
+    job: RunningJob, run: RunDirectory, events: EventsSince, stop: StopRequest, beat: Callable[[], None]
+) -> None:
     """Return when no process of the job is left: it ended, or it was killed after one of the times of grace above."""
     stop_clock, error_clock, finish_clock, repeat_clock = Clock(), Clock(), Clock(), Clock()
     while not job.is_over():

@@ -52,7 +52,9 @@ def main(argv: list[str] | None = None, programs: Programs = Programs()) -> int:
 
 def build_parsers() -> tuple[argparse.ArgumentParser, dict[str, argparse.ArgumentParser]]:
     """The command's parser, and that of each verb."""
-    parser = _Parser(prog="launcher", description=DESCRIPTION, epilog=EPILOG, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = _Parser(
+        prog="launcher", description=DESCRIPTION, epilog=EPILOG, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     subparsers = parser.add_subparsers(metavar="COMMAND")
     verbs: dict[str, argparse.ArgumentParser] = {}
 
@@ -84,14 +86,22 @@ def _add_submit(verb: Callable) -> None:
         "  launcher submit configs/quickstart.yaml --dry-run",
     )
     submit.add_argument("config", metavar="CONFIG", help="the run's YAML file")
-    submit.add_argument("overrides", metavar="section.key=value", nargs="*", help="replaces a value of the file; parsed as YAML")
-    submit.add_argument("--scheduler", metavar="NAME", help="where it runs: local (mpi, slurm: not yet); default: cluster.scheduler")
-    submit.add_argument("--dry-run", action="store_true", help="print the layout, the commands, the configuration; change nothing")
+    submit.add_argument(
+        "overrides", metavar="section.key=value", nargs="*", help="replaces a value of the file; parsed as YAML"
+    )
+    submit.add_argument(
+        "--scheduler", metavar="NAME", help="where it runs: local (mpi, slurm: not yet); default: cluster.scheduler"
+    )
+    submit.add_argument(
+        "--dry-run", action="store_true", help="print the layout, the commands, the configuration; change nothing"
+    )
     submit.add_argument("--detach", action="store_true", help="run in the background")
 
 
 def _add_run_verbs(verb: Callable) -> None:
-    status = verb("status", "the state of a run, or a table of all runs", "  launcher status\n  launcher status quickstart")
+    status = verb(
+        "status", "the state of a run, or a table of all runs", "  launcher status\n  launcher status quickstart"
+    )
     logs = verb("logs", "what the processes of a run print", "  launcher logs quickstart --rank 1 --follow")
     cancel = verb("cancel", "stop a run after it has saved a checkpoint", "  launcher cancel quickstart")
     resume = verb(
@@ -103,8 +113,12 @@ def _add_run_verbs(verb: Callable) -> None:
         optional = {"nargs": "?"} if parser is status else {}
         parser.add_argument("run", metavar="RUN", help="a run's name, or its directory", **optional)
         parser.add_argument("--dir", default="runs", metavar="FOLDER", help="the runs' folder (default: runs)")
-    logs.add_argument("--rank", type=int, metavar="N", help="the whole log of one process (default: the end of every log)")
-    logs.add_argument("--lines", type=int, default=20, metavar="N", help="of each log, without --rank (default: 20; 0: all)")
+    logs.add_argument(
+        "--rank", type=int, metavar="N", help="the whole log of one process (default: the end of every log)"
+    )
+    logs.add_argument(
+        "--lines", type=int, default=20, metavar="N", help="of each log, without --rank (default: 20; 0: all)"
+    )
     logs.add_argument("--follow", action="store_true", help="go on until the run ends")
     cancel.add_argument("--now", action="store_true", help="kill it at once, without a checkpoint")
     resume.add_argument("overrides", metavar="section.key=value", nargs="*", help="changes the run's configuration")
@@ -135,7 +149,9 @@ def _control(function: str) -> Callable:
 def _supervise(options: argparse.Namespace, programs: Programs) -> int:
     from launcher.supervise import supervise
 
-    return supervise(RunDirectory(Path(options.run_dir).absolute()), Programs(options.prepare, options.worker, options.summary))
+    return supervise(
+        RunDirectory(Path(options.run_dir).absolute()), Programs(options.prepare, options.worker, options.summary)
+    )
 
 
 _HANDLERS = {

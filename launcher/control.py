@@ -14,7 +14,6 @@ from launcher.run_lookup import find_run
 from launcher.run_status import RunStatus, all_runs, read_status, status_table, way_on
 from launcher.supervisor_record import is_supervised, read_supervisor
 from robustbert.config import ConfigError
-from robustbert.run_directory import RunDirectory
 
 NUM_EVENTS = 8
 POLL_S = 0.2
@@ -82,10 +81,14 @@ def cancel(options: argparse.Namespace) -> int:
         print(f"run {before.name} is not running: {before.in_words()}{left}")
         return 0
     if not record.runs_here:
-        raise ConfigError(f"run {before.name!r} is supervised on {record.host}; cancel it there: launcher cancel {run.path.resolve()}")
+        raise ConfigError(
+            f"run {before.name!r} is supervised on {record.host}; cancel it there: launcher cancel {run.path.resolve()}"
+        )
     feed = RunFeed(run)
     os.kill(record.pid, signal.SIGQUIT if options.now else signal.SIGINT)
-    print("killing" if options.now else f"stopping after saving a checkpoint ({STOP_GRACE_S:.0f} s at most)", flush=True)
+    print(
+        "killing" if options.now else f"stopping after saving a checkpoint ({STOP_GRACE_S:.0f} s at most)", flush=True
+    )
     deadline = time.monotonic() + KILL_TIMEOUT_S + (0 if options.now else STOP_GRACE_S)
     with LineView(feed, before.total_steps or 0) as view:
         while identity(record.pid) == record.identity and time.monotonic() < deadline:
@@ -93,7 +96,9 @@ def cancel(options: argparse.Namespace) -> int:
             time.sleep(POLL_S)
         view.update()
     if identity(record.pid) == record.identity:
-        raise ConfigError(f"run {before.name!r} has not stopped in {duration(deadline)}; kill it: launcher cancel {run.path} --now")
+        raise ConfigError(
+            f"run {before.name!r} has not stopped in {duration(deadline)}; kill it: launcher cancel {run.path} --now"
+        )
     after = read_status(run)
     print(f"run {after.name}: {after.in_words()}; {way_on(after)}")
     return 0

@@ -45,7 +45,7 @@ class ErrorRecord:
 
 
 def error_kind(error: BaseException) -> str:
-    """ "user" for a ValueError (a configuration or data that cannot be used), "oom" for lack of memory, else "error"."""
+    """`user` for a ValueError (configuration or data that cannot be used), `oom` for lack of memory, else `error`."""
     names = {kind.__name__ for kind in type(error).__mro__}
     if names & {"MemoryError", "OutOfMemoryError"} or "can't allocate memory" in str(error):
         return "oom"

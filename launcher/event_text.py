@@ -29,8 +29,17 @@ def step_line(record: dict, total_steps: int, left_s: float | None) -> str:
 
 def metric_texts(record: dict) -> list[tuple[str, str]]:
     """(label, text) of what is shown of a logged step, those that it has."""
-    shown = (("loss", "loss", "{:.3f}"), ("ppl", "perplexity", "{:,.1f}"), ("lr", "lr", "{:.2e}"), ("tokens/s", "tokens_per_s", "{:,.0f}"))
-    return [(label, pattern.format(record[key])) for label, key, pattern in shown if isinstance(record.get(key), (int, float))]
+    shown = (
+        ("loss", "loss", "{:.3f}"),
+        ("ppl", "perplexity", "{:,.1f}"),
+        ("lr", "lr", "{:.2e}"),
+        ("tokens/s", "tokens_per_s", "{:,.0f}"),
+    )
+    return [
+        (label, pattern.format(record[key]))
+        for label, key, pattern in shown
+        if isinstance(record.get(key), (int, float))
+    ]
 
 
 def duration(seconds: float) -> str:
@@ -96,7 +105,9 @@ _LINES = {
     "submitted": lambda event: "submitted",
     "prepared": lambda event: f"data prepared in {event.seconds} s",
     "started": _started,
-    "evaluated": lambda event: f"step {event.step}: held-out loss {event.heldout_loss}, perplexity {event.heldout_perplexity}",
+    "evaluated": lambda event: (
+        f"step {event.step}: held-out loss {event.heldout_loss}, perplexity {event.heldout_perplexity}"
+    ),
     "checkpoint_saved": lambda event: f"step {event.step}: checkpoint saved in {event.seconds} s",
     "checkpoint_rejected": lambda event: f"checkpoint {event.path} rejected: {event.reason}",
     "rank_lost": _rank_lost,

@@ -8,13 +8,15 @@ from launcher.error_record import ErrorRecord
 from robustbert.run_directory import RunDirectory
 
 # What mpirun prints about the first process that it lost.
-_KILLED_RANK = re.compile(r"process\s+rank\s+(\d+)\s+with\s+PID\s+\d+\s+on\s+node\s+(\S+)\s+exited\s+on\s+signal\s+(\d+)\s+\(([^)]*)\)")
+_KILLED_RANK = re.compile(
+    r"process\s+rank\s+(\d+)\s+with\s+PID\s+\d+\s+on\s+node\s+(\S+)\s+exited\s+on\s+signal\s+(\d+)\s+\(([^)]*)\)"
+)
 _LEFT_RANK = re.compile(r"Process name: \[.*?,(\d+)\]\s+Exit code:\s+(\d+)")
 
 
 @dataclass(frozen=True)
 class Failure:
-    """The culprit: rank None where no single process is to blame; kind as in ErrorRecord; traceback where it left one."""
+    """The culprit: rank None where no single process is to blame; kind as in ErrorRecord."""
 
     reason: str
     rank: int | None = None
@@ -48,7 +50,9 @@ def find_failure(run: RunDirectory, exit_code: int, starter_output: str) -> Fail
     left = _LEFT_RANK.search(starter_output)
     if left:
         return Failure(f"left with exit code {left[2]} and no error record; see its log", int(left[1]))
-    last_line = next((line.strip() for line in reversed(starter_output.splitlines()) if line.strip(" -\t")), "no output")
+    last_line = next(
+        (line.strip() for line in reversed(starter_output.splitlines()) if line.strip(" -\t")), "no output"
+    )
     return Failure(f"the processes ended (exit code {exit_code}) without finishing; mpirun's last line: {last_line}")
 
 

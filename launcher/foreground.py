@@ -1,5 +1,6 @@
 """The foreground of a run: starts its supervisor in the background, shows how it goes, passes Ctrl-C on."""
 
+import contextlib
 import os
 import signal
 import subprocess
@@ -7,8 +8,8 @@ import sys
 import time
 
 from launcher.attempt import STOP_GRACE_S
-from launcher.progress import RunFeed, build_view
 from launcher.programs import Programs, python_path
+from launcher.progress import RunFeed, build_view
 from launcher.run_status import read_status, run_argument, way_on
 from launcher.supervisor_record import read_supervisor
 from robustbert.config import RunConfig
@@ -108,11 +109,8 @@ class _Interrupts:
 
 
 def _show_summary(run: RunDirectory) -> None:
-    try:
-        text = (run.logs / "summary.log").read_text(encoding="utf-8", errors="replace")
-    except OSError:
-        return
-    print(text.partition("\n")[2], end="")  # without the title line
+    with contextlib.suppress(FileNotFoundError):
+        print((run.path / "summary.txt").read_text(encoding="utf-8").rstrip(), flush=True)
 
 
 def _last_words(run: RunDirectory, num_lines: int = 15) -> str:

@@ -25,9 +25,26 @@ _STARTERS = (
 )
 
 # Variables of a job around this one. A local run that inherits them would be taken for a part of that job.
-_FOREIGN_JOB_PREFIXES = ("SLURM_", "PBS_", "LSB_", "PMI_", "OMPI_COMM_", "OMPI_UNIVERSE_", "OMPI_WORLD_", "TORCHELASTIC_")
+_FOREIGN_JOB_PREFIXES = (
+    "SLURM_",
+    "PBS_",
+    "LSB_",
+    "PMI_",
+    "OMPI_COMM_",
+    "OMPI_UNIVERSE_",
+    "OMPI_WORLD_",
+    "TORCHELASTIC_",
+)
 _FOREIGN_JOB_PREFIXES += ("PMIX_NAMESPACE", "PMIX_RANK", "PMIX_SERVER_", "PMIX_SECURITY_", "PMIX_GDS_", "PRTE_LAUNCHED")
-_FOREIGN_JOB_NAMES = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "LOCAL_WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT", "MPI_LOCALRANKID")
+_FOREIGN_JOB_NAMES = (
+    "RANK",
+    "WORLD_SIZE",
+    "LOCAL_RANK",
+    "LOCAL_WORLD_SIZE",
+    "MASTER_ADDR",
+    "MASTER_PORT",
+    "MPI_LOCALRANKID",
+)
 
 
 def find_rank(environ: Mapping[str, str]) -> RankEnv:
@@ -51,7 +68,9 @@ def find_master(environ: Mapping[str, str]) -> tuple[str, int] | None:
     return None
 
 
-def rank_environment(environ: Mapping[str, str], num_processes: int, num_cores: int, python_path: str) -> dict[str, str]:
+def rank_environment(
+    environ: Mapping[str, str], num_processes: int, num_cores: int, python_path: str
+) -> dict[str, str]:
     """The environment for the processes of a job on this machine.
 
     Drops what a surrounding job left, gives each process its share of the cores unless the user has set

@@ -30,7 +30,9 @@ class ProgressFile:
             return
         self._text, self._written_at = text, time.monotonic()
         draft = self._path.with_name(f".{self._path.name}.{os.getpid()}")
-        draft.write_text(json.dumps({"text": text, "share": min(1.0, done / total) if total else None}) + "\n", encoding="utf-8")
+        draft.write_text(
+            json.dumps({"text": text, "share": min(1.0, done / total) if total else None}) + "\n", encoding="utf-8"
+        )
         draft.replace(self._path)
 
 

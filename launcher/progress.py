@@ -1,4 +1,4 @@
-"""What the foreground shows of a run: a progress bar on a terminal, log lines elsewhere. Reads the run's record only."""
+"""What the foreground shows of a run: a progress bar on a terminal, log lines elsewhere. Reads only its record."""
 
 import json
 import sys
@@ -92,7 +92,10 @@ class BarView:
         self._feed, self._total = feed, total_steps
         self._events = EventPrinter(self.say)
         self._progress = Progress(
-            SpinnerColumn(), TextColumn("{task.description}"), BarColumn(bar_width=24), TextColumn("{task.fields[text]}")
+            SpinnerColumn(),
+            TextColumn("{task.description}"),
+            BarColumn(bar_width=24),
+            TextColumn("{task.fields[text]}"),
         )
         self._task = self._progress.add_task("starting", total=None, text="")
         self._metric: dict | None = None
@@ -130,7 +133,7 @@ class BarView:
 
 
 class EventPrinter:
-    """Says the line of an event; before it the traceback of the process that failed first, unless it is the last one's again."""
+    """Says the line of an event; before it, the traceback of the process that failed first, in full when it is new."""
 
     def __init__(self, say: Callable[[str], None]):
         self._say = say

@@ -38,10 +38,11 @@ def _meet_through_mpi(world_size: int) -> Job:
     MPI.Init_thread(MPI.THREAD_SINGLE)
     world = MPI.COMM_WORLD
     if world.size != world_size:
+        library = " ".join(MPI.Get_library_version().split())[:60]
         MPI.Finalize()
         raise RendezvousError(
             f"mpirun started {world_size} processes, the MPI library of mpi4py sees {world.size}: they are of two "
-            f"installations ({' '.join(MPI.Get_library_version().split())[:60]}); put the mpirun of that one first in PATH"
+            f"installations ({library}); put the mpirun of that one first in PATH"
         )
     node = world.Split_type(MPI.COMM_TYPE_SHARED)
     local_rank, one_host = node.rank, node.size == world.size
@@ -54,7 +55,7 @@ def _meet_through_mpi(world_size: int) -> Job:
 
 
 def _own_address(one_host: bool) -> str:
-    """127.0.0.1 for one host; otherwise this host's address as other hosts see it, or its name where that is unknown."""
+    """127.0.0.1 for one host; otherwise this host's address as others see it, or its name where that is unknown."""
     if one_host:
         return "127.0.0.1"
     name = socket.gethostname()

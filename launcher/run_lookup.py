@@ -15,8 +15,12 @@ def find_run(name: str, folder: Path) -> RunDirectory:
             return RunDirectory(path)
     known = [run.path.name for run in all_runs(folder)]
     if not known:
-        raise ConfigError(f"no run {name!r}: there are no runs in {folder}; name its directory, or its folder with --dir")
+        raise ConfigError(
+            f"no run {name!r}: there are no runs in {folder}; name its directory, or its folder with --dir"
+        )
     near = difflib.get_close_matches(Path(name).name, known, n=3, cutoff=0.4)
     if near:
         raise ConfigError(f"no run {name!r} in {folder}; did you mean {' or '.join(near)}?")
-    raise ConfigError(f"no run {name!r} in {folder}; there are {', '.join(known[:8])}{', ...' if len(known) > 8 else ''}")
+    raise ConfigError(
+        f"no run {name!r} in {folder}; there are {', '.join(known[:8])}{', ...' if len(known) > 8 else ''}"
+    )

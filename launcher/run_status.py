@@ -32,7 +32,10 @@ _RECENT = 10  # logged steps whose mean time gives the time left
 
 @dataclass(frozen=True)
 class RunStatus:
-    """A run at this moment. state: preparing, starting, running, restarting, stopping; finished, failed, stopped, interrupted."""
+    """A run at this moment.
+
+    state: preparing, starting, running, restarting, stopping; then finished, failed, stopped, or interrupted.
+    """
 
     run: RunDirectory
     state: str
@@ -89,7 +92,9 @@ def read_status(run: RunDirectory) -> RunStatus:
 
 def time_left_s(metrics: list[dict], total_steps: int | None) -> float | None:
     """Seconds until the last step at the speed of the last logged steps; None where nothing is known yet."""
-    times = [record["step_time_s"] for record in metrics[-_RECENT:] if isinstance(record.get("step_time_s"), (int, float))]
+    times = [
+        record["step_time_s"] for record in metrics[-_RECENT:] if isinstance(record.get("step_time_s"), (int, float))
+    ]
     if not times or total_steps is None:
         return None
     return max(0, total_steps - metrics[-1]["step"]) * sum(times) / len(times)

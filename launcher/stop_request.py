@@ -6,8 +6,8 @@ import signal
 class StopRequest:
     """Signal handlers of a supervisor; the first request to stop gives the reason and the exit code.
 
-    SIGINT: the user stops the run (130). SIGTERM, SIGUSR1: the machine is needed, or goes down (75, EX_TEMPFAIL: try again
-    later). SIGQUIT: kill at once. SIGHUP is ignored: the run outlives the terminal that it was started from.
+    SIGINT: the user stops the run (130). SIGTERM, SIGUSR1: the machine is needed, or goes down (75, EX_TEMPFAIL: try
+    again later). SIGQUIT: kill at once. SIGHUP is ignored: the run outlives the terminal that it was started from.
     """
 
     REASONS = {

@@ -27,7 +27,14 @@ def submit(options: argparse.Namespace, programs: Programs) -> int:
         raise ConfigError(_run_exists(run, options))
     _check_sources(config)
     if options.dry_run:
-        print(describe_plan(run, config, scheduler.build_command(config, run.path.absolute(), sys.executable, starter, programs.worker), programs))
+        print(
+            describe_plan(
+                run,
+                config,
+                scheduler.build_command(config, run.path.absolute(), sys.executable, starter, programs.worker),
+                programs,
+            )
+        )
         if run.path.exists():
             print(f"launcher: note: {_run_exists(run, options)}", file=sys.stderr)
         return 0
@@ -42,7 +49,9 @@ def resume(options: argparse.Namespace, programs: Programs) -> int:
     config = load_config(run.config_file, options.overrides)
     former = load_config(run.config_file)
     if config.run != former.run:
-        raise ConfigError("run.name, run.dir and run.seed belong to the run and cannot change when it is resumed; submit a new run")
+        raise ConfigError(
+            "run.name, run.dir and run.seed belong to the run and cannot change when it is resumed; submit a new run"
+        )
     scheduler = find_scheduler(config.cluster.scheduler)
     scheduler.check(config)
     scheduler.find_starter()
@@ -66,10 +75,11 @@ def resume(options: argparse.Namespace, programs: Programs) -> int:
 def describe_layout(config: RunConfig) -> str:
     """For instance `2 processes = tensor 1 x pipeline 1 x data 2, 1 micro-batch of 16 a step`."""
     processes, parallel = config.cluster.num_processes, config.parallel
-    micro_batches = config.num_micro_batches(processes)
+    micro_batches = _count(config.num_micro_batches(processes), "micro-batch")
+    per_step = f"{micro_batches} of {config.train.micro_batch_size} a step"
     return (
         f"{_count(processes, 'process')} = tensor {parallel.tensor} x pipeline {parallel.pipeline} x data "
-        f"{config.data_parallel_size(processes)}, {_count(micro_batches, 'micro-batch')} of {config.train.micro_batch_size} a step"
+        f"{config.data_parallel_size(processes)}, {per_step}"
     )
 
 
@@ -122,16 +132,17 @@ def _run_exists(run: RunDirectory, options: argparse.Namespace) -> str:
     number = 2
     while run.path.with_name(f"{name}-{number}").exists():
         number += 1
-    other = shlex.join(["launcher", "submit", options.config, *options.overrides, f"run.name={name}-{number}"])
+    overrides = [override for override in options.overrides if not override.startswith("run.name=")]
+    other = shlex.join(["launcher", "submit", options.config, *overrides, f"run.name={name}-{number}"])
     if not run.config_file.exists():
-        return f"{run.path} exists and is not a run. Another name: {other}"
+        return f"{run.path} exists and is not a run; another name: {other}"
     status = read_status(run)
     ways = f"Resume it: launcher resume {run_argument(run)}"
     if is_supervised(run):
         ways = f"Watch it: launcher logs {run_argument(run)} --follow"
     elif status.state == "finished":
         ways = f"Train on: launcher resume {run_argument(run)} train.steps={2 * status.step or 1}"
-    return f"run {name!r} exists ({status.in_words()}). {ways}   Another name: {other}"
+    return f"run {name!r} exists ({status.in_words()}). {ways}; another name: {other}"
 
 
 def _count(number: int, noun: str) -> str:

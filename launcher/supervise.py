@@ -29,7 +29,8 @@ POLL_S = 0.1
 def supervise(run: RunDirectory, programs: Programs) -> int:
     """Run the run in `run.path` to its end; returns the exit code.
 
-    `run.path` is absolute. 0 finished, 1 failed, 130 stopped by the user, 75 preempted (resume it). RunIsSupervised where another one does it.
+    `run.path` is absolute. 0 finished, 1 failed, 130 stopped by the user, 75 preempted (resume it).
+    RunIsSupervised where another process supervises the run.
     """
     with hold_lock(run):
         former = read_supervisor(run)
@@ -62,7 +63,9 @@ class Supervisor:
             return exit_code
         except Exception as error:
             traceback.print_exc()
-            return self.fail(f"the supervisor failed: {ErrorRecord.of(error, rank=None).message}; see logs/supervisor.log")
+            return self.fail(
+                f"the supervisor failed: {ErrorRecord.of(error, rank=None).message}; see logs/supervisor.log"
+            )
 
     def prepare(self) -> int | None:
         """Make the run's data ready; returns an exit code where the run ends here."""
@@ -106,7 +109,9 @@ class Supervisor:
                 return self.fail(_no_restart_left(failure, max_restarts, step))
             attempt, restarts = attempt + 1, restarts + 1
             pause_s = min(2 ** (restarts - 1), LONGEST_PAUSE_S)
-            self.run.append_event("restarted", step=step or 0, restart=restarts, max_restarts=max_restarts, pause_s=pause_s)
+            self.run.append_event(
+                "restarted", step=step or 0, restart=restarts, max_restarts=max_restarts, pause_s=pause_s
+            )
             self.pause(pause_s)
             if self.stop.is_set:
                 return self.stopped(self.stop.reason)
@@ -132,7 +137,7 @@ class Supervisor:
         return find_failure(self.run, job.process.returncode, output)
 
     def summarize(self) -> int:
-        """Convert the newest checkpoint and write the summary, which is shown to the user."""
+        """Convert the newest checkpoint and write summary.txt, which the foreground shows."""
         log = self.run.logs / "summary.log"
         log.unlink(missing_ok=True)
         exit_code = self.run_program(self.programs.summary, log.name)
@@ -141,11 +146,13 @@ class Supervisor:
         again = shlex.join(module_command(self.programs.summary, self.run.path))
         last_line = log.read_text(encoding="utf-8", errors="replace").splitlines()[-1]
         reason = self.stop.reason or f"exit code {exit_code}, {last_line} (logs/{log.name})"
-        self.run.append_event("summary_failed", reason=f"{reason}; the training is finished, do this part again: {again}")
+        self.run.append_event(
+            "summary_failed", reason=f"{reason}; the training is finished, do this part again: {again}"
+        )
         return self.stop.exit_code if self.stop.is_set else FAILED
 
     def run_program(self, module: str, log_name: str) -> int:
-        """Run one of the programs beside the training to its end, or until a stop is asked for; returns its exit code."""
+        """Run a program beside the training to its end, or until a stop is asked for; returns its exit code."""
         environment = os.environ | {"PYTHONPATH": python_path()}
         command, log = module_command(module, self.run.path), self.run.logs / log_name
         job = RunningJob.start(command, log, environment, module, self.record.job_mark)
@@ -185,7 +192,12 @@ def _go_to_folder_of_submit(run: RunDirectory) -> None:
 def _no_restart_left(failure: Failure, max_restarts: int, step: int | None) -> str:
     where = "without any checkpoint" if step is None else f"with no checkpoint after step {step}"
     who = "" if failure.rank is None else f"rank {failure.rank}: "
-    return f"{max_restarts} restarts in a row {where} (fault_tolerance.max_restarts); the last failure: {who}{failure.reason}"
+    limit = (
+        f"{max_restarts} restart{'s' * (max_restarts > 1)} in a row {where} (fault_tolerance.max_restarts)"
+        if max_restarts
+        else "no restarts"
+    )
+    return f"{limit}; the last failure: {who}{failure.reason}"
 
 
 def _num_cores() -> int:

@@ -91,7 +91,9 @@ def hold_lock(run: RunDirectory) -> Iterator[None]:
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
-            raise RunIsSupervised(f"run {run.path.name!r} is already running; watch it: launcher logs {run.path} --follow") from None
+            raise RunIsSupervised(
+                f"run {run.path.name!r} is already running; watch it: launcher logs {run.path} --follow"
+            ) from None
         yield
     finally:
         os.close(descriptor)

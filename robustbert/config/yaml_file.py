@@ -52,6 +52,11 @@ def config_to_dict(config) -> dict:
     return _plain(config)
 
 
+def build_section(kind: type, values: dict, name: str):
+    """One section from plain values, with the checks and messages of load_config."""
+    return _build(kind, values, name)
+
+
 def _read_with_base(path: Path, seen: tuple[Path, ...]) -> dict:
     if path in seen:
         raise ConfigError(f"{path}: `base` leads back to itself: {' -> '.join(map(str, (*seen, path)))}")

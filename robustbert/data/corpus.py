@@ -67,7 +67,9 @@ def read_manifest(prefix: str | Path) -> Manifest:
     except (OSError, ValueError) as error:
         raise DataError(f"{path}: cannot be read ({error}); {_PREPARE_AGAIN}") from None
     if not isinstance(content, dict) or content.pop("format", None) != MANIFEST_FORMAT:
-        raise DataError(f"{path}: is not the manifest of a corpus; data.train and data.valid take the prefix of a .bin and .idx")
+        raise DataError(
+            f"{path}: is not the manifest of a corpus; data.train and data.valid take the prefix of a .bin and .idx"
+        )
     version = content.pop("version", None)
     if version != MANIFEST_VERSION or content.keys() != {f.name for f in fields(Manifest)}:
         raise DataError(f"{path}: format version {version}, this robustbert reads version {MANIFEST_VERSION}; {_PREPARE_AGAIN}")
@@ -169,7 +171,8 @@ class IndexedCorpus:
             raise DataError(f"{path}: not an index of megatron's format (it starts with {header[:9]!r}); {_PREPARE_AGAIN}")
         size = INDEX_HEADER.size + num_sentences * (4 + 8) + num_indices * 8
         if size != self.manifest.idx_size or num_sentences != self.manifest.num_sentences:
-            raise DataError(f"{path}: names {num_sentences} sentences, its manifest {self.manifest.num_sentences}; {_PREPARE_AGAIN}")
+            expected = self.manifest.num_sentences
+            raise DataError(f"{path}: names {num_sentences} sentences, its manifest {expected}; {_PREPARE_AGAIN}")
         self.dtype, self.num_sentences = _DTYPES[code], num_sentences
         content = memoryview(np.memmap(path, np.uint8, mode="r"))
         at = INDEX_HEADER.size
@@ -181,7 +184,8 @@ class IndexedCorpus:
 
     def _open_tokens(self) -> None:
         path = corpus_file(self.prefix, "bin")
-        if self.manifest.bin_size != self.manifest.num_tokens * self.dtype.itemsize:
-            raise DataError(f"{path}: {self.manifest.bin_size} bytes are not {self.manifest.num_tokens} {self.dtype}; {_PREPARE_AGAIN}")
+        size, num_tokens = self.manifest.bin_size, self.manifest.num_tokens
+        if size != num_tokens * self.dtype.itemsize:
+            raise DataError(f"{path}: {size} bytes are not {num_tokens} tokens of {self.dtype}; {_PREPARE_AGAIN}")
         # A plain array over the map: slicing numpy's memmap class costs several times as much.
         self.tokens = np.frombuffer(memoryview(np.memmap(path, np.uint8, mode="r")), self.dtype)

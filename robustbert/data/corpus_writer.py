@@ -75,7 +75,8 @@ class CorpusWriter:
         """Make the corpus whole: index, counts, manifest. DataError where no sentence was added."""
         self.begin_document()
         if self.num_sentences == 0:
-            raise DataError(f"{self.prefix}: the source holds no text ({source.get('text', source)}); check the path and the reader")
+            text = source.get("text", source)
+            raise DataError(f"{self.prefix}: the source holds no text ({text}); check the path and the reader")
         self._bin.flush()
         os.fsync(self._bin.fileno())
         idx_size, idx_sha256 = self._write_index()

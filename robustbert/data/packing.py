@@ -95,9 +95,7 @@ def pack_full_sentences(corpus: IndexedCorpus, sequence_length: int) -> np.ndarr
     return np.concatenate(parts)
 
 
-def _pack_window(
-    offset: int, sentence_ends: np.ndarray, document_ends: np.ndarray, capacity: int, is_last: bool
-) -> np.ndarray:
+def _pack_window(offset: int, sentence_ends: np.ndarray, document_ends: np.ndarray, capacity: int, is_last: bool) -> np.ndarray:
     """The ends of the blocks from `offset` on, as far as these sentences tell; at least one unless nothing is left."""
     cuts = _split_long(np.concatenate([[offset], sentence_ends]), capacity)
     # From cut k to cut j a block holds cuts[j] - cuts[k] tokens and the separators of the documents that end strictly

@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 
 from robustbert.config.sections import CorpusConfig, DataConfig, TokenizerSource
-from robustbert.data.corpus import IndexedCorpus, read_manifest
+from robustbert.data.corpus import IndexedCorpus
 from robustbert.data.errors import DataError
 from robustbert.data.indexing import Progress, corpus_source, marked_pieces, prepare_corpus
 from robustbert.data.packing import open_packing
@@ -215,8 +215,8 @@ def _check_tokenizer(prefix: str | Path, sha256: str | None, name: str) -> None:
     corpus = IndexedCorpus(prefix)
     if sha256 is not None and corpus.manifest.tokenizer_sha256 != sha256:
         raise DataError(
-            f"{prefix}: was prepared with the tokenizer {corpus.tokenizer_dir} ({read_manifest(prefix).vocab_size} ids), the run's is "
-            f"{name}: the ids differ; set data.tokenizer to the former, or prepare the corpus with the latter"
+            f"{prefix}: was prepared with the tokenizer {corpus.tokenizer_dir} ({corpus.manifest.vocab_size} ids), the run's "
+            f"is {name}: the ids differ; set data.tokenizer to the former, or prepare the corpus with the latter"
         )
 
 

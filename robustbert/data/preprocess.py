@@ -46,15 +46,27 @@ def _parser() -> argparse.ArgumentParser:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("--input", nargs="+", required=True, metavar="FILE", help="files, globs, or python:stdlib")
-    parser.add_argument("--tokenizer", required=True, metavar="DIR", help="the tokenizer's folder (with --train-tokenizer: made)")
+    parser.add_argument(
+        "--tokenizer", required=True, metavar="DIR", help="the tokenizer's folder (with --train-tokenizer: made)"
+    )
     parser.add_argument("--output", required=True, metavar="PREFIX", help="of the .bin, .idx and .json to be written")
-    parser.add_argument("--workers", type=_positive, default=len(os.sched_getaffinity(0)), metavar="N", help="processes (one a core)")
+    parser.add_argument(
+        "--workers", type=_positive, default=len(os.sched_getaffinity(0)), metavar="N", help="processes (one a core)"
+    )
     parser.add_argument("--reader", choices=READERS, help="by default chosen by the file's ending")
     parser.add_argument(
-        "--train-tokenizer", type=_vocab_size, metavar="VOCAB_SIZE", help="train a tokenizer on the input and save it in DIR first"
+        "--train-tokenizer",
+        type=_vocab_size,
+        metavar="VOCAB_SIZE",
+        help="train a tokenizer on the input and save it in DIR first",
     )
     parser.add_argument(
-        "--sequence-length", type=_sequence_length, nargs="+", default=[], metavar="N", help="build the blocks of these lengths too"
+        "--sequence-length",
+        type=_sequence_length,
+        nargs="+",
+        default=[],
+        metavar="N",
+        help="build the blocks of these lengths too",
     )
     parser.add_argument("--overwrite", action="store_true", help="replace an output that exists")
     return parser
@@ -75,7 +87,8 @@ def _preprocess(options: argparse.Namespace) -> None:
         )
     seconds = time.monotonic() - started
     for length in options.sequence_length:
-        print(f"{options.output}: {len(open_packing(IndexedCorpus(options.output), 'full-sentences', length, tokenizer))} blocks of {length}")
+        packed = open_packing(IndexedCorpus(options.output), "full-sentences", length, tokenizer)
+        print(f"{options.output}: {len(packed)} blocks of {length} tokens")
     megabytes = manifest.num_characters / 1e6
     print(
         f"{options.output}: {manifest.num_documents} documents, {manifest.num_sentences} sentences, {manifest.num_tokens} tokens "
@@ -115,8 +128,8 @@ class _ProgressDisplay:
             from rich.console import Console
             from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn, TransferSpeedColumn
 
-            columns = TextColumn("{task.description}"), BarColumn(), DownloadColumn(), TransferSpeedColumn(), TimeRemainingColumn()
-            self._bar = Progress(*columns, console=Console(stderr=True))
+            columns = BarColumn(), DownloadColumn(), TransferSpeedColumn(), TimeRemainingColumn()
+            self._bar = Progress(TextColumn("{task.description}"), *columns, console=Console(stderr=True))
             self._bar.start()
         return self
 

@@ -66,7 +66,9 @@ def find_source(text: str, reader: str | None = None) -> TextSource:
     if reader is not None and reader not in READERS:
         raise DataError(f"{text}: reader {reader!r} is not known; use one of {', '.join(READERS)}")
     if reader is not None and (text == PYTHON_STDLIB) != (reader == "python-prose"):
-        raise DataError(f"{text}: the reader python-prose and the source {PYTHON_STDLIB} belong together; give both or no reader")
+        raise DataError(
+            f"{text}: the reader python-prose and the source {PYTHON_STDLIB} belong together; give both or no reader"
+        )
     if text == PYTHON_STDLIB:
         return TextSource(text, "python-prose", ())
     paths = [Path(text)] if Path(text).exists() else [Path(match) for match in sorted(glob.glob(text, recursive=True))]
@@ -151,7 +153,7 @@ def _json_documents(path: Path, lines: Iterator[str]) -> Iterator[str]:
             raise DataError(f"{path}: line {number} is not JSON ({error}); mend or drop the line") from None
         text = document.get("text") if isinstance(document, dict) else None
         if not isinstance(text, str):
-            raise DataError(f"{path}: line {number} has no field `text` that holds a text; name the field so, or use another reader")
+            raise DataError(f"{path}: line {number} has no text in a field `text`; name the field so, or use another reader")
         # Lone surrogates ("\ud800") are legal in JSON and cannot be encoded.
         yield text.encode("utf-8", "replace").decode("utf-8")
 
@@ -181,7 +183,7 @@ def _decoded_lines(path: Path, raw, file, advance: Callable[[int], None], max_by
         try:
             text = content.decode("utf-8")
         except UnicodeDecodeError as error:
-            if error.end == len(content) and error.reason == "unexpected end of data" and not line.endswith(b"\n") and len(line) == max_bytes:
+            if len(line) == max_bytes and error.reason == "unexpected end of data":
                 rest = content[error.start :]  # a character that max_bytes cut in two
                 text = content[: error.start].decode("utf-8")
             else:

@@ -196,7 +196,9 @@ def _read_dictionary(path: Path, tokens: dict[int, str]) -> list[str]:
         elif name.startswith("madeupword"):
             order.append(name)
         else:
-            raise DataError(f"{path}: line {number} ({line[:40]!r}) is no id of encoder.json; use the dict.txt of the same model")
+            raise DataError(
+                f"{path}: line {number} ({line[:40]!r}) is no id of encoder.json; use the dict.txt of the same model"
+            )
     missing = len(tokens) - sum(not token.startswith("madeupword") for token in order)
     if missing or len(set(order)) != len(order):
         raise DataError(
@@ -236,7 +238,9 @@ def _read_merges(path: Path, vocabulary: dict[str, int]) -> list[tuple[str, str]
             continue
         pair = tuple(line.rstrip("\r").split(" "))
         if len(pair) != 2 or any(token not in vocabulary for token in (*pair, "".join(pair))):
-            raise DataError(f"{path}: line {number} ({line[:40]!r}) merges tokens that the vocabulary lacks; take both of one model")
+            raise DataError(
+                f"{path}: line {number} ({line[:40]!r}) merges tokens that the vocabulary lacks; take both of one model"
+            )
         merges.append(pair)
     return merges
 

@@ -1,12 +1,11 @@
 """Data parallelism: megatron-core's DDP around a stage, its gradients reduced in buckets behind the backward pass."""
 
 from robustbert.config import ParallelConfig
-from robustbert.model.roberta import RobertaStage
 from robustbert.parallel.mesh import Mesh
 
 
-def build_data_parallel(model: RobertaStage, config: ParallelConfig, mesh: Mesh):
-    """The stage wrapped for training. Gradients are accumulated and reduced in fp32 whatever the parameters' precision.
+def build_data_parallel(model, config: ParallelConfig, mesh: Mesh):
+    """A stage (model.roberta.RobertaStage) wrapped for training. Gradients are accumulated and reduced in fp32 whatever the parameters' precision.
 
     They are summed, not averaged: finalize_gradients divides by the global number of masked tokens.
     """

@@ -105,7 +105,10 @@ def open_mesh(device: Device, config: ParallelConfig, timeout_s: float = 1800):
             f"{world_size} processes are no multiple of parallel.tensor ({config.tensor}) x parallel.pipeline ({config.pipeline})"
         )
     with warnings.catch_warnings(), device.megatron_context():
+        # megatron-core and torch warn about each other at every start; none of it is for the user.
         warnings.filterwarnings("ignore", module="megatron")
+        warnings.filterwarnings("ignore", category=FutureWarning, module="torch.distributed")
+        warnings.filterwarnings("ignore", message="The .grad attribute of a Tensor that is not a leaf")
         from megatron.core import parallel_state
         from megatron.core.process_groups_config import ProcessGroupCollection
 

@@ -15,7 +15,9 @@ def run_on_ranks(function: Callable, num_ranks: int, *args, timeout_s: float = 1
     function and args must be picklable (a function of a module). The first rank that fails ends the others;
     its traceback is in the AssertionError. TimeoutError after `timeout_s`, naming the ranks that had not ended.
     """
-    context = multiprocessing.get_context("spawn")
+    # Every rank is a fork of one server that has imported torch and megatron-core: seconds a rank are saved.
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(["robustbert.testing.preload"])
     port = _free_port()
     results = context.Queue()
     processes = [
@@ -43,7 +45,7 @@ def _receive(results, processes, outcome, deadline):
     while True:
         try:
             return results.get(timeout=0.2)
-        except Exception as empty:  # queue.Empty of the spawn context
+        except Exception as empty:  # queue.Empty of the context
             if type(empty).__name__ != "Empty":
                 raise
         missing = [rank for rank in range(len(processes)) if rank not in outcome]

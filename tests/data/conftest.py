@@ -67,7 +67,10 @@ def random_corpus(write_corpus):
 
     def make(num_documents: int = 60, seed: int = 0, name: str = "random"):
         rng = np.random.default_rng(seed)
-        lengths = [[int(rng.integers(1, 60)) if rng.random() > 0.02 else 300 for _ in range(rng.integers(1, 30))] for _ in range(num_documents)]
+        lengths = [
+            [int(rng.integers(1, 60)) if rng.random() > 0.02 else 300 for _ in range(rng.integers(1, 30))]
+            for _ in range(num_documents)
+        ]
         return write_corpus([[rng.integers(4, 330, n).tolist() for n in document] for document in lengths], name)
 
     return make

@@ -13,7 +13,6 @@ from robustbert.data.errors import DataError
 from robustbert.data.indexing import prepare_corpus
 from robustbert.data.prepare import PreparedData, check_sources, prepare_run, prepared_data, unigram_perplexity
 from robustbert.data.readers import find_source
-
 from tests.data.conftest import make_text
 
 FILES = ("bin", "idx", "counts.npy", "json")
@@ -42,7 +41,13 @@ def test_output_bytes_are_equal_for_one_and_three_workers(text_file, tokenizer, 
     for num_workers in (1, 3):
         folder = tmp_path / str(num_workers)
         prepare_corpus(
-            sources, tokenizer, tokenizer_dir, folder / "train", num_workers, held_out_prefix=folder / "valid", valid_fraction=0.2
+            sources,
+            tokenizer,
+            tokenizer_dir,
+            folder / "train",
+            num_workers,
+            held_out_prefix=folder / "valid",
+            valid_fraction=0.2,
         )
     for name in ("train", "valid"):
         assert content_of(tmp_path / "1" / name) == content_of(tmp_path / "3" / name)

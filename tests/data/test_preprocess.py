@@ -11,7 +11,6 @@ import pytest
 
 from robustbert.data.corpus import IndexedCorpus
 from robustbert.data.errors import DataError
-
 from tests.data.conftest import make_text
 
 _REPOSITORY = Path(__file__).resolve().parents[2]

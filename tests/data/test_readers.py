@@ -9,7 +9,6 @@ from robustbert.data.errors import DataError
 from robustbert.data.hold_out import hold_out, piece_chars
 from robustbert.data.python_prose import python_prose
 from robustbert.data.readers import Piece, find_source, read_pieces
-
 from tests.data.conftest import make_text
 
 
@@ -24,7 +23,11 @@ def test_two_blank_lines_end_a_document_and_one_a_paragraph(tmp_path):
 
 def test_a_long_document_comes_in_pieces_of_whole_paragraphs(tmp_path):
     (tmp_path / "a.txt").write_text("aaaa\n\nbbbb\n\ncccc\n\n\ndddd\n")
-    assert pieces_of(tmp_path / "a.txt", piece_chars=9) == [Piece("aaaa\n\nbbbb", True), Piece("cccc", False), Piece("dddd", True)]
+    assert pieces_of(tmp_path / "a.txt", piece_chars=9) == [
+        Piece("aaaa\n\nbbbb", True),
+        Piece("cccc", False),
+        Piece("dddd", True),
+    ]
 
 
 def test_memory_is_bounded_where_a_file_has_no_line_ends(tmp_path):
@@ -59,7 +62,7 @@ def test_progress_adds_up_to_the_files_size(tmp_path):
         ("a.txt.gz", gzip.compress(make_text(50).encode())[:-200], "damaged or cut-off gzip"),
         ("b.txt.gz", b"not gzip at all", "damaged or cut-off gzip"),
         ("a.jsonl", b'{"text": "a"}\n{"text": \n', "line 2 is not JSON"),
-        ("b.jsonl", b'{"body": "a"}\n', "line 1 has no field `text`"),
+        ("b.jsonl", b'{"body": "a"}\n', "line 1 has no text in a field `text`"),
     ],
 )
 def test_bad_files_are_refused_with_the_place(tmp_path, name, content, message):

@@ -15,7 +15,10 @@ def test_sentences_of_a_paragraph_keep_the_space_between_them():
 
 def test_abbreviations_and_initials_do_not_end_a_sentence():
     text = "Mr. J. R. Brown met Dr. Smith in St. Ives, e.g. at No. 5. The U.S. Army paid 3.5 dollars (approx. Two)."
-    assert split_sentences(text) == ["Mr. J. R. Brown met Dr. Smith in St. Ives, e.g. at No. 5.", " The U.S. Army paid 3.5 dollars (approx. Two)."]
+    assert split_sentences(text) == [
+        "Mr. J. R. Brown met Dr. Smith in St. Ives, e.g. at No. 5.",
+        " The U.S. Army paid 3.5 dollars (approx. Two).",
+    ]
 
 
 def test_a_lower_case_word_continues_the_sentence():

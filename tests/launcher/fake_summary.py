@@ -2,6 +2,8 @@
 
 import os
 import sys
+from pathlib import Path
 
-print("the summary of", sys.argv[1])
+(Path(sys.argv[1]) / "summary.txt").write_text(f"the summary of {sys.argv[1]}\n")
+print("a warning that is of no use to the user", file=sys.stderr)
 sys.exit(int(os.environ.get("FAKE_SUMMARY", "0")))

@@ -9,7 +9,7 @@ import time
 
 from launcher.worker import main
 
-STEP_S = 0.05
+STEP_S = 0.03
 
 
 def train(config, job, run) -> str:
@@ -28,7 +28,9 @@ def train(config, job, run) -> str:
     for step in range(first + 1, config.train.steps + 1):
         time.sleep(STEP_S)
         if job.rank == 0:
-            run.append_metrics(dict(step=step, loss=9.0 / step, perplexity=90.0, lr=1e-3, tokens_per_s=5000.0, step_time_s=STEP_S))
+            run.append_metrics(
+                dict(step=step, loss=9.0 / step, perplexity=90.0, lr=1e-3, tokens_per_s=5000.0, step_time_s=STEP_S)
+            )
         misbehave(behaviour, job, run, step, first)
         if step % config.checkpoint.interval == 0 or stop:
             save(job, run, step)

@@ -39,7 +39,10 @@ def test_help_is_quick_and_imports_no_torch(launching):
     )
     root = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
     environment = os.environ | {"PYTHONPATH": root}
-    runs = [subprocess.run([sys.executable, "-c", program], env=environment, capture_output=True, text=True, timeout=20) for _ in range(3)]
+    runs = [
+        subprocess.run([sys.executable, "-c", program], env=environment, capture_output=True, text=True, timeout=20)
+        for _ in range(3)
+    ]
     words = [run.stdout.splitlines()[-1].split(maxsplit=3) for run in runs]
     assert all(word[3] == "[]" for word in words), words
     assert min(float(word[1]) for word in words) < 0.5

@@ -51,7 +51,9 @@ def test_mpirun_of_another_mpi_is_passed_over(tmp_path, monkeypatch):
     assert local.find_starter() == beside
 
 
-@pytest.mark.parametrize(("library", "folder"), [("Open MPI v4.1.4, package", "cluster"), ("Open MPI v5.0.11, package", "bin")])
+@pytest.mark.parametrize(
+    ("library", "folder"), [("Open MPI v4.1.4, package", "cluster"), ("Open MPI v5.0.11, package", "bin")]
+)
 def test_mpirun_is_the_one_whose_library_mpi4py_loads(tmp_path, monkeypatch, library, folder):
     fake_mpirun(tmp_path / "cluster", "mpirun (Open MPI) 4.1.4")
     fake_mpirun(tmp_path / "bin", "mpirun (Open MPI) 5.0.11")

@@ -61,7 +61,9 @@ def test_tail_gives_every_line_once_and_waits_for_its_end(run):
     assert tail.new_lines() == [{"event": "b"}] and tail.new_lines() == []
 
 
-@pytest.mark.parametrize(("seconds", "text"), [(42, "42 s"), (185, "3 min 05 s"), (7800, "2 h 10 min"), (273600, "3 d 4 h")])
+@pytest.mark.parametrize(
+    ("seconds", "text"), [(42, "42 s"), (185, "3 min 05 s"), (7800, "2 h 10 min"), (273600, "3 d 4 h")]
+)
 def test_durations(seconds, text):
     assert duration(seconds) == text
 

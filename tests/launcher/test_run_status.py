@@ -30,7 +30,11 @@ def run(launching):
         (["started", "rank_lost", "failed"], "failed", "failed"),
         (["started", "finished"], "finished", "finished"),
         (["started", "finished", "restarted"], "restarting", "interrupted"),
-        (["started", "preempted", "restarted", "preparing", "started", "an_event_of_a_later_version"], "running", "interrupted"),
+        (
+            ["started", "preempted", "restarted", "preparing", "started", "an_event_of_a_later_version"],
+            "running",
+            "interrupted",
+        ),
     ],
 )
 def test_state_follows_from_the_events(run, events, alive, gone):
@@ -45,7 +49,9 @@ def test_status_has_the_newest_metrics(run):
     run.append_event("started", step=0)
     SupervisorRecord.of_this_process().write(run)
     for step in range(10, 60, 10):
-        run.append_metrics(dict(step=step, loss=100.0 / step, perplexity=float("nan"), tokens_per_s=5000.0, step_time_s=2.0))
+        run.append_metrics(
+            dict(step=step, loss=100.0 / step, perplexity=float("nan"), tokens_per_s=5000.0, step_time_s=2.0)
+        )
     status = read_status(run)
     assert (status.step, status.total_steps, status.loss, status.left_s) == (50, 100, 2.0, 100.0)
     assert 0 <= status.metric_age_s < 20

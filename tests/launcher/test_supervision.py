@@ -16,16 +16,18 @@ def test_run_from_submit_to_summary(launching):
     assert launching.event_names() == [
         *("submitted", "preparing", "prepared", "started", "checkpoint_saved", "checkpoint_saved", "finished")
     ]
-    for text in ("2 processes = tensor 1 x pipeline 1 x data 2", "training started at step 0", "step 10/10", "loss", "5,000", "the summary of"):
+    for text in (
+        "2 processes = tensor 1 x pipeline 1 x data 2",
+        "training started at step 0",
+        "step 10/10",
+        "loss",
+        "5,000",
+        "the summary of",
+    ):
         assert text in done.stdout
     assert "finished at step 10: held-out perplexity 90.00, 500.00 by token frequency alone" in done.stdout
-    assert "Traceback" not in done.stdout + done.stderr
+    assert "Traceback" not in done.stdout + done.stderr and "of no use" not in done.stdout
     assert launching.processes() == []
-
-
-def test_single_process_run_finishes(launching):
-    done = launching.launcher("submit", "small.yaml", "cluster.processes_per_node=1")
-    assert done.returncode == 0, done.stdout + launching.logs()
 
 
 def test_crash_on_one_rank_ends_all_and_shows_its_traceback_first(launching):
@@ -61,7 +63,7 @@ def test_restarts_end_when_no_checkpoint_is_saved_between_them(launching):
     assert done.returncode == 1
     names = launching.event_names()
     assert names.count("rank_lost") == 2 and names.count("restarted") == 1 and names[-1] == "failed"
-    assert "1 restarts in a row without any checkpoint" in done.stdout
+    assert "1 restart in a row without any checkpoint" in done.stdout
     assert (launching.run_directory().logs / "rank_00001.error.001.json").exists(), "the first attempt's record is lost"
 
 
@@ -93,8 +95,8 @@ def test_error_of_data_preparation_is_one_line(launching):
     assert "Traceback" not in done.stdout + done.stderr
 
 
-def test_failed_summary_is_told(launching):
-    done = launching.launcher("submit", "small.yaml", FAKE_SUMMARY="3")
+def test_failed_summary_of_a_single_process_run_is_told(launching):
+    done = launching.launcher("submit", "small.yaml", "cluster.processes_per_node=1", FAKE_SUMMARY="3")
     assert done.returncode == 1
     assert "the training is finished, do this part again: " in done.stdout
 

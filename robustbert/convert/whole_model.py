@@ -1,0 +1,85 @@
+"""A whole model on one process: read from a checkpoint of any layout, or written as one."""
+
+import contextlib
+import dataclasses
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+
+from robustbert.checkpoint.manifest import CheckpointError, Manifest, commit, describe_files, read_manifest, verify
+from robustbert.checkpoint.sharded import read_shards, write_shards
+from robustbert.config import ConfigError, ModelConfig, ParallelConfig
+from robustbert.config.yaml_file import build_section
+from robustbert.device import Device
+from robustbert.job import Job
+from robustbert.model.build import build_model
+from robustbert.model.roberta import RobertaStage
+from robustbert.parallel.mesh import Mesh, open_mesh
+
+
+@dataclass(frozen=True)
+class WholeModel:
+    """A model apart from any layout. state: fp32 tensors on the CPU, named as RobertaStage names them."""
+
+    config: ModelConfig
+    state: dict[str, torch.Tensor]
+
+
+@contextlib.contextmanager
+def one_process_mesh():
+    """A mesh of this process alone, on the CPU or its first GPU."""
+    device = Device.detect(Job())
+    with device.joined(Job(), timeout_s=600), open_mesh(device, ParallelConfig()) as mesh:
+        yield mesh
+
+
+def load_checkpoint(folder: Path, mesh: Mesh) -> tuple[WholeModel, Manifest]:
+    """The model of a checkpoint, after its files were verified. CheckpointError, ConfigError: it cannot be used."""
+    manifest = verify(folder)
+    config = model_config_of_run(manifest.config)
+    model = build_model(config, ParallelConfig(), mesh)
+    read_shards(folder, model)
+    return WholeModel(config, state_of(model)), manifest
+
+
+def save_checkpoint(folder: Path, whole: WholeModel, mesh: Mesh, origin: str) -> None:
+    """Write the model as a checkpoint of step 0 without optimizer state. FileExistsError where the folder exists."""
+    if folder.exists():
+        raise FileExistsError(f"{folder} exists; nothing is overwritten, choose another folder")
+    staging = folder.with_name(f".staging_{folder.name}")
+    staging.mkdir(parents=True)
+    model = model_with(whole, mesh)
+    files = describe_files(staging, write_shards(staging, model, None, mesh))
+    config = {"model": dataclasses.asdict(whole.config)}
+    commit(staging, folder, Manifest({"step": 0, "origin": origin}, config, mesh.describe(), files))
+
+
+def model_with(whole: WholeModel, mesh: Mesh) -> RobertaStage:
+    """A RobertaStage that holds the whole model's weights, in evaluation mode."""
+    model = build_model(whole.config, ParallelConfig(), mesh)
+    with torch.no_grad():
+        for name, parameter in model.named_shards():
+            parameter.copy_(whole.state[name])
+    return model.eval()
+
+
+def state_of(model: RobertaStage) -> dict[str, torch.Tensor]:
+    """The weights of a model on one process."""
+    return {name: parameter.detach().float().cpu().clone() for name, parameter in model.named_shards()}
+
+
+def model_config_of_run(run_config: dict) -> ModelConfig:
+    """The ModelConfig inside a manifest's configuration. CheckpointError where there is none."""
+    try:
+        return build_section(ModelConfig, run_config["model"], "model")
+    except (KeyError, ConfigError) as error:
+        raise CheckpointError(f"the checkpoint's configuration cannot be read: {error}") from None
+
+
+def is_checkpoint(folder: Path) -> bool:
+    """Whether the folder is a committed checkpoint with a readable manifest."""
+    try:
+        return bool(read_manifest(folder))
+    except CheckpointError:
+        return False

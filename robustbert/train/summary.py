@@ -1,0 +1,92 @@
+"""The end of a run: the newest checkpoint converted, the perplexities, and a look at what the model fills in.
+
+`python -m robustbert.train.summary RUN_DIR` is what the launcher calls after training.
+"""
+
+import sys
+import warnings
+from pathlib import Path
+
+import numpy as np
+
+from robustbert.config import load_config
+from robustbert.convert.convert import convert
+from robustbert.data.corpus import IndexedCorpus
+from robustbert.data.prepare import prepared_data
+from robustbert.data.tokenizer import load_tokenizer
+from robustbert.run_directory import RunDirectory
+
+_NUM_EXAMPLES = 3
+_WORDS_OF_AN_EXAMPLE = range(8, 22)
+
+
+def summarise(run: RunDirectory) -> str:
+    """Convert the run's newest checkpoint to converted/huggingface unless that exists; the summary as text."""
+    output = run.converted / "huggingface"
+    if not output.exists():
+        convert(run.path, "huggingface", output)
+    finished = next((event for event in reversed(run.events()) if event["event"] == "finished"), None)
+    lines = []
+    if finished and finished["heldout_perplexity"] is not None:
+        before, after, unigram = (
+            finished[key] for key in ("heldout_perplexity_before", "heldout_perplexity", "unigram_perplexity")
+        )
+        lines += [
+            f"held-out perplexity   {before:10.1f} before training",
+            f"                      {after:10.1f} after step {finished['step']}",
+            f"unigram perplexity    {unigram:10.1f} (guessing by token frequency alone, on the same text)",
+            f"                      {unigram / after:10.2f} times better: "
+            + ("the model uses context" if after < unigram else "the model has learned no context"),
+        ]
+    lines.append(f"converted model       {output}")
+    sentences = held_out_sentences(run)
+    if sentences:
+        lines += ["", "held-out sentences, one word hidden:"]
+        lines += [line for sentence in sentences for line in fill_mask(output, *sentence)]
+    return "\n".join(lines)
+
+
+def held_out_sentences(run: RunDirectory) -> list[tuple[str, str]]:
+    """Some sentences of the held-out text, evenly spread, each with its middle word replaced by <mask>: (sentence, word)."""
+    config = load_config(run.config_file)
+    prepared = prepared_data(config.data, run.data)
+    if not prepared.valid:
+        return []
+    corpus = IndexedCorpus(prepared.valid[0].prefix)
+    tokenizer = load_tokenizer(prepared.tokenizer_dir)
+    chosen = []
+    for number in np.linspace(0, len(corpus) - 1, min(len(corpus), 400)).astype(int):
+        words = tokenizer.decode(corpus.sentence(number)).split()
+        middle = len(words) // 2
+        if len(words) in _WORDS_OF_AN_EXAMPLE and all(word.strip(".,;:'\"()").isalpha() for word in words):
+            if len(tokenizer.encode(" " + words[middle])) == 1:
+                chosen.append((" ".join([*words[:middle], "<mask>", *words[middle + 1 :]]), words[middle]))
+    spread = np.linspace(0, len(chosen) - 1, min(len(chosen), _NUM_EXAMPLES)).astype(int)
+    return [chosen[i] for i in spread]
+
+
+def fill_mask(model_dir: Path, sentence: str, hidden: str) -> list[str]:
+    """What the converted model puts in the place of <mask>, through transformers' own pipeline."""
+    from transformers import pipeline
+
+    guesses = pipeline("fill-mask", model=str(model_dir), tokenizer=str(model_dir), device=-1)(sentence, top_k=3)
+    listed = ", ".join(f"{guess['token_str'].strip()} {guess['score']:.0%}" for guess in guesses)
+    return [f"  {sentence}", f"      guesses: {listed}; the text has: {hidden}"]
+
+
+def main(argv: list[str]) -> int:
+    """Print the summary of the run in argv[0] and keep it as summary.txt."""
+    warnings.filterwarnings("ignore")
+    from transformers.utils import logging
+
+    logging.set_verbosity_error()
+    logging.disable_progress_bar()
+    run = RunDirectory(Path(argv[0]))
+    text = summarise(run)
+    (run.path / "summary.txt").write_text(text + "\n")
+    print(text)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
