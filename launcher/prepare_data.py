@@ -48,15 +48,28 @@ def main(argv: list[str]) -> int:
     die_with_parent()
     run = RunDirectory(Path(argv[0]))
     try:
-        from robustbert.data.prepare import prepare_run
-
-        prepare_run(load_config(run.config_file).data, run.data, ProgressFile(progress_file(run)))
+        prepare(run)
     except Exception as error:
         record = ErrorRecord.of(error, rank=None)
         record.write(prepare_error_file(run))
         print(record.traceback, file=sys.stderr)
         return 1
     return 0
+
+
+def prepare(run: RunDirectory) -> None:
+    """Prepare what the run reads; a run that has a checkpoint keeps the data it was trained on, as long as it is whole."""
+    from robustbert.data.errors import DataError
+    from robustbert.data.prepare import prepare_run, prepared_data
+
+    data_config = load_config(run.config_file).data
+    if any(run.checkpoints.glob("step_*/COMMITTED")):
+        try:
+            prepared_data(data_config, run.data)
+            return
+        except DataError:
+            pass  # another corpus was configured, or files were lost
+    prepare_run(data_config, run.data, ProgressFile(progress_file(run)))
 
 
 if __name__ == "__main__":

@@ -51,8 +51,8 @@ class CheckpointManager:
             raise CheckpointError(error)
         if folder is None:
             return False
-        read_shards(Path(folder), self._model, self._optimizer)
         self._state.restore(saved_state)
+        read_shards(Path(folder), self._model, self._optimizer)
         return True
 
     def save(self) -> Path:

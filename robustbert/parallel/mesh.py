@@ -115,7 +115,7 @@ def open_mesh(device: Device, config: ParallelConfig, timeout_s: float = 1800):
         parallel_state.initialize_model_parallel(
             tensor_model_parallel_size=config.tensor,
             pipeline_model_parallel_size=config.pipeline,
-            distributed_timeout_minutes=max(1, round(timeout_s / 60)),
+            distributed_timeout_minutes=timeout_s / 60,
             create_gloo_process_groups=True,
         )
         try:

@@ -9,6 +9,7 @@ from robustbert.config import ConfigError, RunConfig
 from robustbert.config.yaml_file import config_to_dict
 from robustbert.data.batches import build_train_batches, build_valid_batches
 from robustbert.data.prepare import PreparedData, prepared_data, unigram_perplexity
+from robustbert.data.tokenizer import load_tokenizer
 from robustbert.device import Device
 from robustbert.job import Job
 from robustbert.model.build import build_model
@@ -24,8 +25,8 @@ from robustbert.train.state import TrainState
 from robustbert.train.stop_signal import StopSignal
 
 
-class TrainingDiverged(RuntimeError):
-    """The loss is no longer finite."""
+class TrainingDiverged(ValueError):
+    """The loss is no longer finite; the same steps from the same checkpoint would give the same."""
 
 
 def pretrain(config: RunConfig, job: Job, run: RunDirectory) -> str:
@@ -48,7 +49,8 @@ def pretrain(config: RunConfig, job: Job, run: RunDirectory) -> str:
             prepared, config.data, config.train, config.run.seed, mesh.dp_rank, mesh.dp_size
         )
         evaluation = build_evaluation(config, prepared, mesh)
-        state, stop, metrics = TrainState(), StopSignal(mesh), Metrics(run, config, mesh)
+        state = TrainState(tokenizer_sha256=load_tokenizer(prepared.tokenizer_dir).sha256)
+        stop, metrics = StopSignal(mesh), Metrics(run, config, mesh)
         checkpoints = CheckpointManager(
             config.checkpoint, run, mesh, model, optimizer, state, config_to_dict(config)
         )

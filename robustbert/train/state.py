@@ -2,6 +2,8 @@
 
 from dataclasses import asdict, dataclass
 
+from robustbert.checkpoint.manifest import CheckpointError
+
 
 @dataclass
 class TrainState:
@@ -11,6 +13,7 @@ class TrainState:
     tokens: int = 0  # real tokens, padding not counted
     skipped_steps: int = 0  # fp16 overflows
     heldout_perplexity_before: float | None = None  # of the initial weights
+    tokenizer_sha256: str = ""  # what the ids mean that the model has learned
 
     def advance(self, tokens: int, applied: bool) -> None:
         """One step over `tokens` real tokens is done."""
@@ -22,6 +25,12 @@ class TrainState:
         return asdict(self)
 
     def restore(self, saved: dict) -> None:
-        """Take a checkpoint's counts."""
+        """Take a checkpoint's counts. CheckpointError where it was trained with another tokenizer than this state's."""
+        if saved["tokenizer_sha256"] != self.tokenizer_sha256:
+            raise CheckpointError(
+                f"the checkpoint of step {saved['step']} was trained with another tokenizer (sha256 "
+                f"{saved['tokenizer_sha256'][:12]}) than the run's data has now ({self.tokenizer_sha256[:12]}); "
+                "bring the run's data/tokenizer back, or start a new run"
+            )
         for key in asdict(self):
             setattr(self, key, saved[key])

@@ -1,0 +1,157 @@
+"""The loop: a stopped and resumed run is the uninterrupted one; bad input ends it in one line; checkpoints are trusted only when whole."""
+
+import shutil
+
+import pytest
+
+from robustbert.checkpoint.manifest import COMMITTED, CheckpointError, committed_checkpoints, verify
+from robustbert.config import ConfigError
+from robustbert.job import Job
+from robustbert.testing import run_on_ranks
+from robustbert.train.pretrain import TrainingDiverged
+from tests.train.small_run import losses, make_run, train
+
+DROPOUT = ("model.dropout=0.1", "model.attention_dropout=0.1")
+TWO_RANKS = {
+    "dp2-fp32": (*DROPOUT, "cluster.processes_per_node=2"),
+    "dp2-fp16": (*DROPOUT, "cluster.processes_per_node=2", "precision=fp16"),
+    "tp2-sequence-parallel": (*DROPOUT, "cluster.processes_per_node=2", "parallel.tensor=2", "parallel.sequence=true"),
+    "pp2": (*DROPOUT, "cluster.processes_per_node=2", "parallel.pipeline=2"),
+}
+
+
+@pytest.mark.parametrize("name", TWO_RANKS)
+def test_a_run_stopped_and_resumed_is_bitwise_the_uninterrupted_run(name, tmp_path):
+    config, whole = make_run(tmp_path, "whole", TWO_RANKS[name])
+    assert run_on_ranks(train, 2, config, whole) == ["finished"] * 2
+    config, stopped = make_run(tmp_path, "stopped", TWO_RANKS[name])
+    assert run_on_ranks(train, 2, config, stopped, 10) == ["preempted"] * 2
+    stopped_after = max(losses(stopped))
+    assert 10 <= stopped_after < 20
+    assert run_on_ranks(train, 2, config, stopped) == ["finished"] * 2
+    assert losses(stopped) == losses(whole) and set(losses(whole)) == set(range(1, 21))
+    perplexities = [run.events()[-1]["heldout_perplexity"] for run in (whole, stopped)]
+    assert perplexities[0] == perplexities[1]
+    events = [event["event"] for event in stopped.events()]
+    assert events.count("started") == 2 and events[-1] == "finished" and "preempted" in events
+
+
+def test_another_data_parallel_size_trains_on_the_same_samples(tmp_path):
+    config, alone = make_run(tmp_path, "alone", DROPOUT)
+    train(Job(), config, alone)
+    config, together = make_run(tmp_path, "together", (*DROPOUT, "cluster.processes_per_node=2"))
+    run_on_ranks(train, 2, config, together)
+    for step, values in losses(alone).items():
+        assert losses(together)[step][0] == pytest.approx(values[0], rel=1e-5)
+        assert losses(together)[step][4] == values[4]  # tokens
+
+
+@pytest.fixture(scope="module")
+def finished_run(tmp_path_factory):
+    """A run of 20 steps with checkpoints at 10 and 20."""
+    folder = tmp_path_factory.mktemp("finished")
+    config, run = make_run(folder, "run")
+    train(Job(), config, run)
+    return config, run
+
+
+@pytest.fixture
+def run(finished_run, tmp_path):
+    """A copy of it to be damaged, whose checkpoint of step 20 is still to be reached."""
+    config, original = finished_run
+    copy = type(original)(tmp_path / "run")
+    shutil.copytree(original.path, copy.path)
+    return config, copy
+
+
+def test_finished_event_and_metrics_have_what_scripts_read(finished_run):
+    config, run = finished_run
+    event = run.events()[-1]
+    assert event["event"] == "finished" and event["step"] == 20
+    assert event["heldout_perplexity"] < event["heldout_perplexity_before"]
+    assert event["unigram_perplexity"] > 1
+    wanted = {"step", "loss", "perplexity", "lr", "grad_norm", "loss_scale", "tokens", "tokens_per_s"}
+    wanted |= {"step_time_s", "data_wait_s", "tflops", "mfu"}
+    assert all(wanted <= set(record) for record in run.metrics())
+    assert [path.name for path in committed_checkpoints(run.checkpoints)] == ["step_00000010", "step_00000020"]
+    manifest = verify(run.checkpoints / "step_00000010")
+    assert manifest.state["step"] == 10 and manifest.config["model"]["num_layers"] == 2
+    assert not [path for path in run.checkpoints.iterdir() if path.name.startswith(".")]
+
+
+def test_a_corrupt_checkpoint_is_set_aside_and_the_one_before_is_taken(run):
+    config, run = run
+    before = losses(run)
+    shard = next((run.checkpoints / "step_00000020").glob("*.distcp"))
+    content = bytearray(shard.read_bytes())
+    content[len(content) // 2] ^= 1
+    shard.write_bytes(content)
+    assert train(Job(), config, run) == "finished"
+    rejected = [event for event in run.events() if event["event"] == "checkpoint_rejected"]
+    assert len(rejected) == 1 and "sha256 differs" in rejected[0]["reason"]
+    assert [event["step"] for event in run.events() if event["event"] == "started"] == [0, 10]
+    assert losses(run) == before
+    assert (run.checkpoints / "rejected_step_00000020").exists()
+
+
+def test_an_unfinished_checkpoint_does_not_count(run):
+    config, run = run
+    (run.checkpoints / "step_00000020" / COMMITTED).unlink()
+    assert train(Job(), config, run) == "finished"
+    assert [event["step"] for event in run.events() if event["event"] == "started"] == [0, 10]
+
+
+def test_a_run_without_any_good_checkpoint_does_not_start_over(run):
+    config, run = run
+    for folder in committed_checkpoints(run.checkpoints):
+        (folder / "common.pt").write_bytes(b"")
+    with pytest.raises(CheckpointError, match="none of the run's checkpoints can be used"):
+        train(Job(), config, run)
+
+
+def test_a_checkpoint_that_would_run_code_is_refused(run, tmp_path):
+    import os
+    import pickle
+
+    from robustbert.checkpoint.safe_metadata import check_metadata
+
+    class Hostile:
+        def __reduce__(self):
+            return os.system, (f"touch {tmp_path}/owned",)
+
+    folder = run[1].checkpoints / "step_00000020"
+    check_metadata(folder)
+    (folder / ".metadata").write_bytes(pickle.dumps(Hostile()))
+    with pytest.raises(CheckpointError, match="it names .*system"):
+        check_metadata(folder)
+    assert not (tmp_path / "owned").exists()
+
+
+def test_another_tokenizer_than_the_checkpoints_is_refused(run):
+    config, run = run
+    manifest_text = (run.checkpoints / "step_00000020" / "MANIFEST.json").read_text()
+    sha256 = verify(run.checkpoints / "step_00000020").state["tokenizer_sha256"]
+    assert sha256 in manifest_text
+    (run.checkpoints / "step_00000020" / "MANIFEST.json").write_text(manifest_text.replace(sha256, "0" * 64))
+    with pytest.raises(CheckpointError, match="another tokenizer"):
+        train(Job(), config, run)
+
+
+def test_a_vocabulary_that_does_not_fit_is_refused(tmp_path):
+    config, run = make_run(tmp_path, "run", ("model.vocab_size=280",))
+    with pytest.raises(ConfigError, match=r"model.vocab_size \(280\) is below the tokenizer's 300"):
+        train(Job(), config, run)
+
+
+def test_a_loss_that_is_not_finite_ends_the_run_with_the_way_out(tmp_path):
+    config, run = make_run(tmp_path, "run", ("optim.lr=1e30", "optim.warmup_steps=1"))
+    with pytest.raises(TrainingDiverged, match="try a smaller optim.lr"):
+        train(Job(), config, run)
+
+
+def test_old_checkpoints_go_and_the_kept_stay(tmp_path):
+    overrides = ("checkpoint.interval=2", "checkpoint.keep_last=2", "checkpoint.keep_every=8")
+    config, run = make_run(tmp_path, "run", overrides)
+    train(Job(), config, run)
+    steps = [int(path.name[5:]) for path in committed_checkpoints(run.checkpoints)]
+    assert steps == [8, 16, 18, 20]
