@@ -55,7 +55,7 @@ def test_quickstart_goes_from_raw_text_to_a_model_that_fills_masks(tmp_path):
         ("train.steps=many", "train.steps must be a whole number"),
         ("train.global_batch_size=33", "use 32 or 64"),
         ("data.train=[{text: /no/such/file.txt}]", "/no/such/file.txt"),
-        ("data.train=[{path: /no/such/prefix}]", "no such corpus"),
+        ("data.train=[{text: 'python:stdlib'}, {path: /no/such/prefix}]", "no such corpus"),
     ],
 )
 def test_bad_input_is_one_line_and_leaves_nothing(tmp_path, override, message):
