@@ -104,6 +104,15 @@ def _check_sources(config: RunConfig) -> None:
     from robustbert.data.prepare import check_sources  # reads files; not needed by the other commands
 
     check_sources(config.data)
+    if config.model.vocab_size is not None and isinstance(config.data.tokenizer, str):
+        from robustbert.data.tokenizer import load_tokenizer
+
+        num_ids = load_tokenizer(config.data.tokenizer).vocab_size
+        if config.model.vocab_size < num_ids:
+            raise ConfigError(
+                f"model.vocab_size ({config.model.vocab_size}) is below the {num_ids} ids of {config.data.tokenizer}; "
+                "leave it out, or take the tokenizer that the model was made for"
+            )
 
 
 def _create(run: RunDirectory, config: RunConfig) -> None:

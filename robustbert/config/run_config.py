@@ -60,6 +60,12 @@ class RunConfig:
             f"with parallel.sequence, data.sequence_length ({data.sequence_length}) must be a multiple of "
             f"parallel.tensor ({parallel.tensor})",
         )
+        trained = getattr(data.tokenizer, "train", None)
+        require(
+            trained is None or model.vocab_size is None or model.vocab_size >= trained.vocab_size,
+            f"model.vocab_size ({model.vocab_size}) is below data.tokenizer.train.vocab_size "
+            f"({trained and trained.vocab_size}); leave model.vocab_size out: it follows from the tokenizer",
+        )
         require(
             self.optim.warmup_steps < self.train.steps,
             f"optim.warmup_steps ({self.optim.warmup_steps}) must be below train.steps ({self.train.steps})",

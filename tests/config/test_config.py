@@ -93,6 +93,12 @@ def test_bad_values_are_answered_with_the_way_out(minimal, override, message):
     assert message in str(error.value) and "\n" not in str(error.value)
 
 
+def test_a_model_smaller_than_the_tokenizer_to_be_trained_is_refused(minimal):
+    data = "data={tokenizer: {train: {vocab_size: 300}}, train: [{text: some.txt}]}"
+    with pytest.raises(ConfigError, match=r"model.vocab_size \(280\) is below data.tokenizer.train.vocab_size \(300\)"):
+        load_config(minimal, [data, "model.vocab_size=280"])
+
+
 def test_a_missing_file_names_the_nearest(minimal):
     with pytest.raises(ConfigError, match="no such configuration file; did you mean .*small.yaml"):
         load_config(minimal.with_name("smal.yaml"))

@@ -1,5 +1,6 @@
 """The loop: a stopped and resumed run is the uninterrupted one; bad input ends it in one line; checkpoints are trusted only when whole."""
 
+import dataclasses
 import shutil
 
 import pytest
@@ -137,10 +138,15 @@ def test_another_tokenizer_than_the_checkpoints_is_refused(run):
         train(Job(), config, run)
 
 
-def test_a_vocabulary_that_does_not_fit_is_refused(tmp_path):
-    config, run = make_run(tmp_path, "run", ("model.vocab_size=280",))
+def test_a_vocabulary_that_does_not_fit_is_refused(run):
+    config, run = run
+    smaller = dataclasses.replace(
+        config,
+        model=dataclasses.replace(config.model, vocab_size=280),
+        data=dataclasses.replace(config.data, tokenizer=str(run.data / "tokenizer"), valid_fraction=0.0),
+    )
     with pytest.raises(ConfigError, match=r"model.vocab_size \(280\) is below the tokenizer's 300"):
-        train(Job(), config, run)
+        train(Job(), smaller, run)
 
 
 def test_a_loss_that_is_not_finite_ends_the_run_with_the_way_out(tmp_path):
