@@ -10,6 +10,7 @@ from robustbert.config import RunConfig
 from robustbert.optim.build import Update
 from robustbert.parallel.mesh import Mesh
 from robustbert.run_directory import RunDirectory
+from robustbert.train.exporter import Exporter
 from robustbert.train.state import TrainState
 from robustbert.train.throughput import peak_flops, training_flops
 
@@ -21,6 +22,7 @@ class Metrics:
         self._run = run
         self._config = config
         self._mesh = mesh
+        self._exporter = Exporter(config.monitoring, config.run.name) if mesh.is_main else None
         name = torch.cuda.get_device_name() if mesh.device.is_cuda else "cpu"
         self._peak = peak_flops(name, config.precision)
         self.start_interval()
@@ -37,6 +39,11 @@ class Metrics:
         yield
         self._since += time.perf_counter() - paused_at
 
+    def close(self) -> None:
+        """Nothing is recorded any more."""
+        if self._exporter is not None:
+            self._exporter.close()
+
     def record(
         self, state: TrainState, loss: float, num_masked: int, tokens: int, update: Update, data_wait_s: float
     ) -> None:
@@ -51,22 +58,22 @@ class Metrics:
             return
         elapsed = time.perf_counter() - self._since
         flops_per_process = self._flops / elapsed / self._mesh.world_size
-        self._run.append_metrics(
-            {
-                "time": round(time.time(), 3),
-                "step": state.step,
-                "loss": loss,
-                "perplexity": math.exp(min(loss, 700.0)),
-                "lr": update.lr,
-                "grad_norm": update.grad_norm,
-                "loss_scale": update.loss_scale,
-                "skipped_steps": state.skipped_steps,
-                "tokens": state.tokens,
-                "tokens_per_s": self._tokens / elapsed,
-                "step_time_s": elapsed / self._steps,
-                "data_wait_s": self._data_wait_s / self._steps,
-                "tflops": flops_per_process / 1e12,
-                "mfu": flops_per_process / self._peak if self._peak else None,
-            }
-        )
+        line = {
+            "time": round(time.time(), 3),
+            "step": state.step,
+            "loss": loss,
+            "perplexity": math.exp(min(loss, 700.0)),
+            "lr": update.lr,
+            "grad_norm": update.grad_norm,
+            "loss_scale": update.loss_scale,
+            "skipped_steps": state.skipped_steps,
+            "tokens": state.tokens,
+            "tokens_per_s": self._tokens / elapsed,
+            "step_time_s": elapsed / self._steps,
+            "data_wait_s": self._data_wait_s / self._steps,
+            "tflops": flops_per_process / 1e12,
+            "mfu": flops_per_process / self._peak if self._peak else None,
+        }
+        self._run.append_metrics(line)
+        self._exporter.show(line)
         self.start_interval()

@@ -76,6 +76,7 @@ def pretrain(config: RunConfig, job: Job, run: RunDirectory) -> str:
             if stop.agreed_by_all_ranks():
                 break
         batches.close()
+        metrics.close()
         checkpoints.finish()
         if state.step < config.train.steps:
             if mesh.is_main:
