@@ -35,8 +35,12 @@ def summarise(run: RunDirectory) -> str:
             f"held-out perplexity   {before:10.1f} before training",
             f"                      {after:10.1f} after step {finished['step']}",
             f"unigram perplexity    {unigram:10.1f} (guessing by token frequency alone, on the same text)",
-            f"                      {unigram / after:10.2f} times better: "
-            + ("the model uses context" if after < unigram else "the model has learned no context"),
+            "                      "
+            + (
+                f"{unigram / after:10.2f} times below it: the model uses context"
+                if after < unigram
+                else "not below it: the model has learned no context"
+            ),
         ]
     lines.append(f"converted model       {output}")
     sentences = held_out_sentences(run)
