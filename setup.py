@@ -2,6 +2,16 @@
 
 from setuptools import find_packages, setup
 
+# What tools/preprocess needs for some corpora: web archives, Wikipedia's dump, .parquet and .zst files.
+CORPORA = [
+    "warcio>=1.7",
+    "trafilatura>=2.0",
+    "py3langid>=0.3",
+    "mwparserfromhell>=0.6",
+    "pyarrow>=15.0",
+    "backports.zstd>=1.0; python_version < '3.14'",
+]
+
 setup(
     name="robustbert",
     version="0.1.0",
@@ -23,7 +33,8 @@ setup(
         "rich>=13.0",
     ],
     extras_require={
-        "test": ["pytest>=8.0", "pytest-timeout>=2.3", "hypothesis>=6.100"],
+        "corpora": CORPORA,
+        "test": ["pytest>=8.0", "pytest-timeout>=2.3", "hypothesis>=6.100", *CORPORA],
     },
     entry_points={"console_scripts": ["launcher=launcher.cli:main"]},
 )

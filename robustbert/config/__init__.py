@@ -5,6 +5,7 @@ This package imports neither torch nor megatron, so that the launcher answers at
 
 from robustbert.config.run_config import RunConfig
 from robustbert.config.sections import (
+    FORMATS_WITH_PAIRS,
     CheckpointConfig,
     ClusterConfig,
     ConfigError,
@@ -23,6 +24,7 @@ from robustbert.config.sections import (
 from robustbert.config.yaml_file import dump_config, load_config
 
 __all__ = [
+    "FORMATS_WITH_PAIRS",
     "CheckpointConfig",
     "ClusterConfig",
     "ConfigError",

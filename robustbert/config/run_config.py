@@ -60,6 +60,11 @@ class RunConfig:
             f"with parallel.sequence, data.sequence_length ({data.sequence_length}) must be a multiple of "
             f"parallel.tensor ({parallel.tensor})",
         )
+        require(
+            not parallel.sequence or data.format == "full-sentences" or data.pad_to_multiple % parallel.tensor == 0,
+            f"with parallel.sequence, data.pad_to_multiple ({data.pad_to_multiple}) must be a multiple of "
+            f"parallel.tensor ({parallel.tensor}); use 16, which suits every size",
+        )
         trained = getattr(data.tokenizer, "train", None)
         require(
             trained is None or model.vocab_size is None or model.vocab_size >= trained.vocab_size,

@@ -13,6 +13,8 @@ MODEL_PRESETS = {
 }
 # The embedding is padded to this many rows' multiple whatever the layout, so that every layout has the same tensors.
 VOCAB_PADDING_MULTIPLE = 128
+# The formats whose samples are two segments with a next-sentence label (section 4.2).
+FORMATS_WITH_PAIRS = ("segment-pair", "sentence-pair")
 
 
 class ConfigError(ValueError):
@@ -99,14 +101,21 @@ class ModelConfig:
 
 @dataclass(frozen=True)
 class TrainTokenizerConfig:
-    """A byte-level BPE to be trained on the run's own text (section 4.4)."""
+    """A tokenizer to be trained on the run's own text: RoBERTa's byte-level BPE, or BERT's WordPiece (section 4.4)."""
 
     vocab_size: int
+    kind: Literal["byte-bpe", "wordpiece"] = "byte-bpe"
+    lowercase: bool | None = None  # of wordpiece: fold case and accents, as bert-base-uncased does; default: true
 
     def __post_init__(self):
+        least, why = (261, "256 bytes and 5 special tokens") if self.kind == "byte-bpe" else (100, "letters and their pieces")
         require(
-            self.vocab_size >= 261,
-            f"data.tokenizer.train.vocab_size ({self.vocab_size}) must be at least 261: 256 bytes and 5 special tokens",
+            self.vocab_size >= least,
+            f"data.tokenizer.train.vocab_size ({self.vocab_size}) must be at least {least}: {why}",
+        )
+        require(
+            not (self.kind == "byte-bpe" and self.lowercase),
+            "data.tokenizer.train.lowercase goes with kind: wordpiece; a byte-level BPE keeps the text as it is",
         )
 
 
@@ -123,7 +132,8 @@ class CorpusConfig:
 
     path: str | None = None
     text: str | None = None  # a file, a glob, or `python:stdlib` (the English prose inside Python itself)
-    reader: Literal["plain", "jsonl", "python-prose"] | None = None  # default: by the file's ending
+    # Default: by the file's ending. `stories` needs more options: tools/preprocess has it.
+    reader: Literal["plain", "jsonl", "parquet", "wikipedia", "books", "cc-news", "openwebtext", "python-prose"] | None = None
     weight: float | None = None  # the corpus' share of the samples, relative to the others'; default: its size
 
     def __post_init__(self):
@@ -144,13 +154,16 @@ class CorpusConfig:
 class MaskingConfig:
     """Which tokens are hidden (section 2.3)."""
 
-    strategy: Literal["dynamic"] = "dynamic"
+    strategy: Literal["dynamic", "static"] = "dynamic"  # static: a sample has only num_static_masks masks (section 4.1)
+    num_static_masks: int = 10  # of the static strategy: epoch e has mask e mod 10
     probability: float = 0.15
     mask_share: float = 0.8  # of the selected tokens: replaced by <mask>
     random_share: float = 0.1  # replaced by a random token; the rest stays as it is
+    whole_word: bool = False  # select words with all their pieces, not single tokens
 
     def __post_init__(self):
         require(0 < self.probability < 1, f"data.masking.probability must lie between 0 and 1, it is {self.probability}")
+        _require_positive("data.masking", num_static_masks=self.num_static_masks)
         _require_share("data.masking", mask_share=self.mask_share, random_share=self.random_share)
         require(
             self.mask_share + self.random_share <= 1,
@@ -166,8 +179,11 @@ class DataConfig:
     train: tuple[CorpusConfig, ...]
     valid: tuple[CorpusConfig, ...] = ()
     valid_fraction: float = 0.0  # share of the raw text's documents that is held out
-    format: Literal["full-sentences"] = "full-sentences"
+    format: Literal["full-sentences", "doc-sentences", "segment-pair", "sentence-pair"] = "full-sentences"
     sequence_length: int | None = None  # default: model.max_sequence_length
+    # Of the formats with shorter samples: a micro-batch is as wide as its longest row, rounded up to a multiple of this.
+    # 16 suits every tensor-parallel size.
+    pad_to_multiple: int = 16
     masking: MaskingConfig = field(default_factory=MaskingConfig)
     num_workers: int = 1  # threads that make batches ahead of the step; 0: in the training loop itself
     prepare_workers: int | None = None  # processes that turn text into indexed data; default: one a core
@@ -184,6 +200,7 @@ class DataConfig:
             "data.valid and data.valid_fraction exclude each other: the held-out text comes from one of them",
         )
         require(self.num_workers >= 0, f"data.num_workers must not be below 0, it is {self.num_workers}")
+        _require_positive("data", pad_to_multiple=self.pad_to_multiple)
         require(
             self.prepare_workers is None or self.prepare_workers > 0,
             f"data.prepare_workers must be above 0, it is {self.prepare_workers}",
@@ -196,6 +213,11 @@ class DataConfig:
             isinstance(self.tokenizer, str) or any(c.text for c in self.train),
             "data.tokenizer.train needs raw text (`text`) in data.train; or name a tokenizer's folder",
         )
+
+    @property
+    def has_pairs(self) -> bool:
+        """Whether a sample is two segments with a next-sentence label."""
+        return self.format in FORMATS_WITH_PAIRS
 
 
 @dataclass(frozen=True)

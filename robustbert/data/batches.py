@@ -1,7 +1,8 @@
 """Batches for training and evaluation: packed, masked, padded, and made ahead of the step that needs them.
 
 A sample is a pure function of (seed, its number); a step's samples are the same whatever the number of ranks, of
-micro-batches and of workers. Legend: B micro-batch, S sequence, M masked positions of the micro-batch, N samples.
+micro-batches and of workers. Where samples are of different lengths, those of a step are sorted by length before they
+are cut into micro-batches. Legend: B micro-batch, S sequence, M masked positions of the micro-batch, N samples.
 """
 
 import time
@@ -13,27 +14,34 @@ from dataclasses import dataclass, replace
 import numpy as np
 import torch
 
-from robustbert.config import DataConfig, MaskingConfig, TrainConfig
+from robustbert.config import DataConfig, TrainConfig
+from robustbert.data.blocks import Packing, Rows
 from robustbert.data.corpus import IndexedCorpus
 from robustbert.data.errors import DataError
-from robustbert.data.masking import MaskingVocabulary, mask_tokens, sample_keys
-from robustbert.data.packing import PackedCorpus, open_packing
+from robustbert.data.hashing import hash_of
+from robustbert.data.masking import MaskingVocabulary, mask_epochs, mask_tokens, sample_keys
+from robustbert.data.packing import open_packing
 from robustbert.data.prepare import PreparedCorpus, PreparedData
 from robustbert.data.sampler import Permutation, Sampler, Samples
 from robustbert.data.tokenizer import Tokenizer, load_tokenizer
 
 _ROWS_AT_ONCE = 256  # assembled together: enough to spread numpy's overhead, few enough to stay in the cache
 _HELD_OUT_STREAM = 4  # keeps the choice of held-out blocks apart from the sampler's permutations
+_PAIR_STREAM = 7  # keeps the choice of second segments apart from the masks
 
 
 @dataclass(frozen=True)
 class Batch:
     """One micro-batch.
 
-    tokens_BS: int64, masked inputs, padded on the right with <pad> to the fixed sequence length.
+    tokens_BS: int64, masked inputs, padded on the right with <pad>: with FULL-SENTENCES to the sequence length, otherwise
+    to the longest row, rounded up (data.pad_to_multiple).
     masked_positions_M: int64, flat index b * S + s of each prediction, ascending. targets_M: int64, the original ids.
     attended_BS: bool, False on padding; None where there is no padding (attention has a faster kernel then).
     num_real_tokens: tokens that are neither padding nor filler rows, <s> and </s> included.
+    token_types_BS: int64, 1 on the second segment of a pair, else 0; None where the format has no pairs.
+    is_next_B: int64, 1 where the second segment follows the first in its document, 0 where it comes from another
+    document, -1 on filler rows; None where the format has no pairs.
     """
 
     tokens_BS: torch.Tensor
@@ -41,6 +49,8 @@ class Batch:
     masked_positions_M: torch.Tensor
     targets_M: torch.Tensor
     num_real_tokens: int
+    token_types_BS: torch.Tensor | None = None
+    is_next_B: torch.Tensor | None = None
 
     def to(self, device: torch.device | str) -> "Batch":
         """The same batch on another device."""
@@ -49,65 +59,125 @@ class Batch:
 
 
 class MaskedBlocks:
-    """Turns samples of several packed corpora into masked micro-batches of torch tensors."""
+    """Turns samples of several packed corpora, all of one format, into masked micro-batches of torch tensors."""
 
-    def __init__(self, corpora: list[PackedCorpus], masking: MaskingConfig, seed: int, tokenizer: Tokenizer):
-        self._corpora, self._masking, self._seed = corpora, masking, seed
-        self._vocabulary = MaskingVocabulary.of(tokenizer)
-        self._tokenizer = tokenizer
+    def __init__(self, corpora: list[Packing], data_config: DataConfig, seed: int, tokenizer: Tokenizer):
+        self._corpora, self._masking, self._seed = corpora, data_config.masking, seed
+        self._vocabulary = MaskingVocabulary.of(tokenizer, data_config.masking)
+        self._tokenizer, self._has_pairs = tokenizer, data_config.has_pairs
+        self._pair_keys = [int(hash_of(seed, _PAIR_STREAM, i)[0]) for i in range(len(corpora))]
+        self._sequence_length, self._multiple = data_config.sequence_length, data_config.pad_to_multiple
+        self.has_fixed_width = all(corpus.has_fixed_width for corpus in corpora)
+
+    def lengths(self, samples: Samples) -> np.ndarray:
+        """Tokens of each sample, specials included: int64 (N,)."""
+        epoch_N = mask_epochs(samples.epoch_N, self._masking)
+        lengths_N = np.empty(len(samples.block_N), np.int64)
+        for corpus in np.unique(samples.corpus_N):
+            here = samples.corpus_N == corpus
+            answer = self._corpora[corpus].lengths(samples.block_N[here], epoch_N[here], self._pair_keys[corpus])
+            lengths_N[here] = answer
+        return lengths_N
 
     def micro_batches(self, samples: Samples, micro_batch_size: int) -> list[Batch]:
-        """One Batch for every micro_batch_size samples; their number must be a multiple of it."""
+        """One Batch for every micro_batch_size samples; where the last ones are fewer, filler rows complete them."""
         size = max(1, _ROWS_AT_ONCE // micro_batch_size) * micro_batch_size
-        num_samples = len(samples.block_N)
-        assert num_samples % micro_batch_size == 0, (num_samples, micro_batch_size)
         batches = []
-        for start in range(0, num_samples, size):
-            part = slice(start, start + size)
-            part = Samples(samples.corpus_N[part], samples.epoch_N[part], samples.block_N[part])
-            batches += self._assemble(part, micro_batch_size)
+        for start in range(0, len(samples.block_N), size):
+            batches += self._assemble(samples.part(slice(start, start + size)), micro_batch_size)
         return batches
 
-    def filler(self, num_rows: int, sequence_length: int) -> Batch:
+    def filler(self, num_rows: int) -> Batch:
         """A Batch without predictions: every row is <s> </s> and padding, so that attention has something to attend to."""
-        tokens_BS = torch.full((num_rows, sequence_length), self._tokenizer.pad_id)
-        tokens_BS[:, 0], tokens_BS[:, 1] = self._tokenizer.bos_id, self._tokenizer.eos_id
-        nothing = torch.empty(0, dtype=torch.int64)
-        return Batch(tokens_BS, tokens_BS != self._tokenizer.pad_id, nothing, nothing, num_real_tokens=0)
+        width = self._sequence_length if self.has_fixed_width else self._rounded(np.array([2]))[0]
+        rows = self._with_filler(None, num_rows, int(width))
+        tokens_BS, nothing = torch.from_numpy(rows.tokens_NS), torch.empty(0, dtype=torch.int64)
+        return Batch(
+            tokens_BS, tokens_BS != self._tokenizer.pad_id, nothing, nothing, 0, *self._pair_tensors(rows, slice(None), width)
+        )
 
     def _assemble(self, samples: Samples, micro_batch_size: int) -> list[Batch]:
-        tokens_NS, lengths_N = self._gather(samples)
-        keys_N = sample_keys(self._seed, samples.corpus_N, samples.epoch_N, samples.block_N)
-        inputs_NS, positions_M, targets_M = mask_tokens(tokens_NS, keys_N, self._masking, self._vocabulary)
-        num_batches, per_batch = len(lengths_N) // micro_batch_size, micro_batch_size * tokens_NS.shape[1]
-        cuts = np.searchsorted(positions_M, np.arange(num_batches + 1) * per_batch).tolist()
-        inputs, positions, targets = map(torch.from_numpy, (inputs_NS, positions_M, targets_M))
-        lengths = torch.from_numpy(lengths_N)
-        num_real = lengths.view(num_batches, micro_batch_size).sum(1).tolist()
-        attended = torch.arange(inputs.shape[1]) < lengths[:, None]
-        rows = [slice(i * micro_batch_size, (i + 1) * micro_batch_size) for i in range(num_batches)]
-        return [
-            Batch(
-                tokens_BS=inputs[rows[i]],
-                attended_BS=attended[rows[i]] if num_real[i] < per_batch else None,
-                masked_positions_M=positions[cuts[i] : cuts[i + 1]] - i * per_batch,
-                targets_M=targets[cuts[i] : cuts[i + 1]],
-                num_real_tokens=num_real[i],
-            )
-            for i in range(num_batches)
-        ]
+        num_samples = len(samples.block_N)
+        num_batches = -(-num_samples // micro_batch_size)
+        widths = self._widths(samples, micro_batch_size)
+        width, num_rows = int(widths.max()), num_batches * micro_batch_size
+        rows = self._with_filler(self._gather(samples, width), num_rows, width)
+        keys_N = np.zeros(num_rows, np.uint64)
+        epoch_N = mask_epochs(samples.epoch_N, self._masking)
+        keys_N[:num_samples] = sample_keys(self._seed, samples.corpus_N, epoch_N, samples.block_N)
+        inputs_NS, positions_M, targets_M = mask_tokens(rows.tokens_NS, keys_N, self._masking, self._vocabulary)
 
-    def _gather(self, samples: Samples) -> tuple[np.ndarray, np.ndarray]:
+        cuts = np.searchsorted(positions_M, np.arange(num_batches + 1) * micro_batch_size * width).tolist()
+        row_M, place_M = np.divmod(positions_M, width)
+        positions_M = row_M % micro_batch_size * widths[row_M // micro_batch_size] + place_M
+        inputs, positions, targets = map(torch.from_numpy, (inputs_NS, positions_M, targets_M))
+        lengths = torch.from_numpy(rows.lengths_N)
+        real = lengths.clone()
+        real[num_samples:] = 0
+        num_real = real.view(num_batches, micro_batch_size).sum(1).tolist()
+        attended = torch.arange(width) < lengths[:, None]
+        batches = []
+        for i, own_width in enumerate(widths.tolist()):
+            here, predictions = slice(i * micro_batch_size, (i + 1) * micro_batch_size), slice(cuts[i], cuts[i + 1])
+            is_full = num_real[i] == micro_batch_size * own_width
+            batches.append(
+                Batch(
+                    tokens_BS=inputs[here, :own_width].contiguous(),
+                    attended_BS=None if is_full else attended[here, :own_width].contiguous(),
+                    masked_positions_M=positions[predictions],
+                    targets_M=targets[predictions],
+                    num_real_tokens=num_real[i],
+                    **dict(zip(("token_types_BS", "is_next_B"), self._pair_tensors(rows, here, own_width))),
+                )
+            )
+        return batches
+
+    def _widths(self, samples: Samples, micro_batch_size: int) -> np.ndarray:
+        """The width of each micro-batch of these samples: int64."""
+        starts = np.arange(0, len(samples.block_N), micro_batch_size)
+        if self.has_fixed_width:
+            return np.full(len(starts), self._sequence_length)
+        return self._rounded(np.maximum.reduceat(self.lengths(samples), starts))
+
+    def _rounded(self, lengths: np.ndarray) -> np.ndarray:
+        return np.minimum(-(-lengths // self._multiple) * self._multiple, self._sequence_length)
+
+    def _gather(self, samples: Samples, width: int) -> Rows:
+        epoch_N = mask_epochs(samples.epoch_N, self._masking)
         present = np.unique(samples.corpus_N)
         if len(present) == 1:
-            return self._corpora[present[0]].blocks(samples.block_N)
-        num_samples = len(samples.block_N)
-        tokens_NS = np.empty((num_samples, self._corpora[0].sequence_length), np.int64)
-        lengths_N = np.empty(num_samples, np.int64)
+            return self._corpora[present[0]].rows(samples.block_N, epoch_N, self._pair_keys[present[0]], width)
+        whole = None
         for corpus in present:
             here = samples.corpus_N == corpus
-            tokens_NS[here], lengths_N[here] = self._corpora[corpus].blocks(samples.block_N[here])
-        return tokens_NS, lengths_N
+            part = self._corpora[corpus].rows(samples.block_N[here], epoch_N[here], self._pair_keys[corpus], width)
+            if whole is None:
+                shapes = ((len(here), *array.shape[1:]) if array is not None else None for array in part)
+                whole = Rows(*(None if shape is None else np.empty(shape, np.int64) for shape in shapes))
+            for array, part_array in zip(whole, part):
+                if array is not None:
+                    array[here] = part_array
+        return whole
+
+    def _with_filler(self, rows: Rows | None, num_rows: int, width: int) -> Rows:
+        """The rows, and filler rows after them, so that they are num_rows."""
+        missing = num_rows - (0 if rows is None else len(rows.lengths_N))
+        if missing == 0:
+            return rows
+        tokens_NS = np.full((missing, width), self._tokenizer.pad_id)
+        tokens_NS[:, 0], tokens_NS[:, 1] = self._tokenizer.bos_id, self._tokenizer.eos_id
+        filler = Rows(tokens_NS, np.full(missing, 2))
+        if self._has_pairs:
+            filler = filler._replace(token_types_NS=np.zeros_like(tokens_NS), is_next_N=np.full(missing, -1))
+        if rows is None:
+            return filler
+        return Rows(*(None if a is None else np.concatenate([a, b]) for a, b in zip(rows, filler)))
+
+    def _pair_tensors(self, rows: Rows, here: slice, width: int) -> tuple[torch.Tensor | None, torch.Tensor | None]:
+        if not self._has_pairs:
+            return None, None
+        token_types = torch.from_numpy(rows.token_types_NS[here, :width]).contiguous()
+        return token_types, torch.from_numpy(rows.is_next_N[here])
 
 
 class TrainBatches:
@@ -115,26 +185,31 @@ class TrainBatches:
 
     `micro_batches(step)` may be asked for any step; while steps come in order, `num_workers` threads make the next ones
     ahead (numpy leaves the interpreter's lock where the work is). `wait_s` is how long the last call waited, in seconds.
+    samples_per_step: samples of all ranks together; step k has those from k * samples_per_step on. Where they do not fill
+    num_micro_batches micro-batches on every rank, the last ones have filler rows. names: of the corpora.
     """
 
     def __init__(
         self,
         blocks: MaskedBlocks,
         sampler: Sampler,
-        train_config: TrainConfig,
+        samples_per_step: int,
+        micro_batch_size: int,
         data_parallel_rank: int,
         data_parallel_size: int,
         num_workers: int,
+        names: list[str],
     ):
-        per_pass = train_config.micro_batch_size * data_parallel_size
+        per_pass = micro_batch_size * data_parallel_size
         assert 0 <= data_parallel_rank < data_parallel_size, (data_parallel_rank, data_parallel_size)
-        assert train_config.global_batch_size % per_pass == 0, (train_config.global_batch_size, per_pass)
         self.wait_s = 0.0
-        self._blocks, self._sampler = blocks, sampler
-        self._global_batch_size, self._micro_batch_size = train_config.global_batch_size, train_config.micro_batch_size
-        # Micro-batch m of rank r is the slice m * size + r of the global batch, whatever the seed.
-        first = np.arange(0, self._global_batch_size, per_pass) + data_parallel_rank * self._micro_batch_size
-        self._places_N = (first[:, None] + np.arange(self._micro_batch_size)).ravel()
+        self.samples_per_step, self.num_micro_batches = samples_per_step, -(-samples_per_step // per_pass)
+        self._blocks, self._sampler, self._names = blocks, sampler, names
+        self._micro_batch_size = micro_batch_size
+        # Micro-batch m of rank r is the slice m * size + r of the step's samples, whatever the seed.
+        first = np.arange(self.num_micro_batches) * per_pass + data_parallel_rank * micro_batch_size
+        places_N = (first[:, None] + np.arange(micro_batch_size)).ravel()
+        self._places_N = places_N[places_N < samples_per_step]
         self._num_ahead = num_workers + 1 if num_workers else 0
         self._workers = ThreadPoolExecutor(num_workers, "batches") if num_workers else None
         self._ahead: deque[tuple[int, Future]] = deque()
@@ -163,9 +238,20 @@ class TrainBatches:
         if self._workers is not None:
             self._workers.shutdown(wait=True, cancel_futures=True)
 
+    def corpus_samples(self, step: int) -> dict[str, int]:
+        """How many samples of each corpus the steps before `step` hold, over all ranks; in constant time."""
+        return dict(zip(self._names, self._sampler.shares(step * self.samples_per_step).tolist()))
+
     def _make(self, step: int) -> list[Batch]:
-        samples = self._sampler(step * self._global_batch_size + self._places_N)
-        return self._blocks.micro_batches(samples, self._micro_batch_size)
+        first = step * self.samples_per_step
+        if self._blocks.has_fixed_width:
+            samples = self._sampler(first + self._places_N)
+        else:
+            samples = self._sampler(first + np.arange(self.samples_per_step))
+            samples = samples.part(_by_length(self._blocks.lengths(samples))[self._places_N])
+        batches = self._blocks.micro_batches(samples, self._micro_batch_size)
+        missing = self.num_micro_batches - len(batches)
+        return batches + [self._blocks.filler(self._micro_batch_size) for _ in range(missing)]
 
     def _forget_ahead(self) -> None:
         for _, future in self._ahead:
@@ -176,22 +262,21 @@ class TrainBatches:
 class ValidBatches:
     """The held-out micro-batches of one data-parallel rank: the same blocks and the same masks at every evaluation.
 
-    Iterating gives every rank the same number of micro-batches of the same shape; what is left over is filler, without
-    predictions. `num_sequences` is the number of held-out blocks over all ranks; without held-out data it is 0.
+    Iterating gives every rank the same number of micro-batches of the same number of rows; what is left over is filler,
+    without predictions. `num_sequences` is the number of held-out blocks over all ranks; without held-out data it is 0.
     """
 
     def __init__(
         self,
         blocks: MaskedBlocks,
         samples: Samples,
-        sequence_length: int,
         micro_batch_size: int,
         data_parallel_rank: int,
         data_parallel_size: int,
     ):
-        self._blocks, self._samples = blocks, samples
-        self._sequence_length, self._micro_batch_size = sequence_length, micro_batch_size
+        self._blocks, self._micro_batch_size = blocks, micro_batch_size
         self._rank, self._size = data_parallel_rank, data_parallel_size
+        self._samples = samples if blocks.has_fixed_width else samples.part(_by_length(blocks.lengths(samples)))
         self.num_sequences = len(samples.block_N)
 
     def __len__(self) -> int:
@@ -201,23 +286,11 @@ class ValidBatches:
     def __iter__(self) -> Iterator[Batch]:
         for i in range(len(self)):
             start = (i * self._size + self._rank) * self._micro_batch_size
-            part = slice(start, min(start + self._micro_batch_size, self.num_sequences))
-            yield self._batch(Samples(self._samples.corpus_N[part], self._samples.epoch_N[part], self._samples.block_N[part]))
-
-    def _batch(self, samples: Samples) -> Batch:
-        num_rows = len(samples.block_N)
-        filler = self._blocks.filler(self._micro_batch_size - num_rows, self._sequence_length)
-        if num_rows == 0:
-            return filler
-        (batch,) = self._blocks.micro_batches(samples, num_rows)
-        if num_rows == self._micro_batch_size:
-            return batch
-        attended_BS = torch.ones_like(batch.tokens_BS, dtype=bool) if batch.attended_BS is None else batch.attended_BS
-        return replace(
-            batch,
-            tokens_BS=torch.cat([batch.tokens_BS, filler.tokens_BS]),
-            attended_BS=torch.cat([attended_BS, filler.attended_BS]),
-        )
+            part = self._samples.part(slice(start, start + self._micro_batch_size))
+            if len(part.block_N):
+                yield from self._blocks.micro_batches(part, self._micro_batch_size)
+            else:
+                yield self._blocks.filler(self._micro_batch_size)
 
 
 def build_train_batches(
@@ -232,9 +305,15 @@ def build_train_batches(
     tokenizer = load_tokenizer(prepared.tokenizer_dir)
     corpora = _open_corpora(prepared.train, data_config, tokenizer)
     sampler = Sampler([len(corpus) for corpus in corpora], [corpus.weight for corpus in prepared.train], seed)
-    blocks = MaskedBlocks(corpora, data_config.masking, seed, tokenizer)
     return TrainBatches(
-        blocks, sampler, train_config, data_parallel_rank, data_parallel_size, num_workers=data_config.num_workers
+        MaskedBlocks(corpora, data_config, seed, tokenizer),
+        sampler,
+        _samples_per_step(corpora, sampler, [corpus.weight for corpus in prepared.train], train_config.global_batch_size),
+        train_config.micro_batch_size,
+        data_parallel_rank,
+        data_parallel_size,
+        data_config.num_workers,
+        _names(prepared.train),
     )
 
 
@@ -261,18 +340,32 @@ def build_valid_batches(
     starts = np.concatenate([[0], ends]).astype(np.int64)
     samples = Samples(corpus_N, np.zeros_like(place_N), place_N - starts[corpus_N])
     # Training masks are keyed by the corpus' number from 0 on; the stream keeps the held-out ones apart from them.
-    blocks = MaskedBlocks(corpora, data_config.masking, seed ^ (_HELD_OUT_STREAM << 60), tokenizer)
-    return ValidBatches(
-        blocks,
-        samples,
-        data_config.sequence_length,
-        train_config.micro_batch_size,
-        data_parallel_rank,
-        data_parallel_size,
-    )
+    blocks = MaskedBlocks(corpora, data_config, seed ^ (_HELD_OUT_STREAM << 60), tokenizer)
+    return ValidBatches(blocks, samples, train_config.micro_batch_size, data_parallel_rank, data_parallel_size)
 
 
-def _open_corpora(prepared: tuple[PreparedCorpus, ...], data_config: DataConfig, tokenizer: Tokenizer) -> list[PackedCorpus]:
+def _samples_per_step(
+    corpora: list[Packing], sampler: Sampler, weights: list[float | None], global_batch_size: int
+) -> int:
+    """The samples that hold about as many tokens as global_batch_size blocks of FULL-SENTENCES (section 4.2)."""
+    own_mean = sampler.fractions @ [corpus.sizes.mean for corpus in corpora]
+    full_sampler = Sampler([corpus.sizes.num_full_blocks for corpus in corpora], weights, seed=0)
+    full_mean = full_sampler.fractions @ [corpus.sizes.full_mean for corpus in corpora]
+    return max(1, round(global_batch_size * full_mean / own_mean))
+
+
+def _by_length(lengths_N: np.ndarray) -> np.ndarray:
+    """The order of samples by length, the earlier one first where lengths are equal."""
+    return np.argsort(lengths_N, kind="stable")
+
+
+def _names(prepared: tuple[PreparedCorpus, ...]) -> list[str]:
+    """A name for each corpus: as the user wrote it, and its prefix where that is not given or not the only one of the name."""
+    names = [corpus.name or str(corpus.prefix) for corpus in prepared]
+    return [str(corpus.prefix) if names.count(name) > 1 else name for corpus, name in zip(prepared, names)]
+
+
+def _open_corpora(prepared: tuple[PreparedCorpus, ...], data_config: DataConfig, tokenizer: Tokenizer) -> list[Packing]:
     corpora = []
     for entry in prepared:
         corpus = IndexedCorpus(entry.prefix)

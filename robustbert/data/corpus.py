@@ -8,7 +8,7 @@ does not count. corpus_writer.py writes them.
 import hashlib
 import json
 import struct
-from dataclasses import asdict, dataclass, fields
+from dataclasses import MISSING, asdict, dataclass, field, fields
 from functools import cached_property
 from pathlib import Path
 
@@ -44,6 +44,8 @@ class Manifest:
     bin_sha256: str
     idx_size: int
     idx_sha256: str
+    # What is not in the corpus, of the whole source: bad_input, duplicates, and what the reader left out, each with its count.
+    not_taken: dict = field(default_factory=dict)
 
     def to_json(self) -> str:
         """The manifest's file content."""
@@ -71,7 +73,8 @@ def read_manifest(prefix: str | Path) -> Manifest:
             f"{path}: is not the manifest of a corpus; data.train and data.valid take the prefix of a .bin and .idx"
         )
     version = content.pop("version", None)
-    if version != MANIFEST_VERSION or content.keys() != {f.name for f in fields(Manifest)}:
+    needed = {f.name for f in fields(Manifest) if f.default_factory is MISSING}
+    if version != MANIFEST_VERSION or not needed <= content.keys() <= {f.name for f in fields(Manifest)}:
         raise DataError(f"{path}: format version {version}, this robustbert reads version {MANIFEST_VERSION}; {_PREPARE_AGAIN}")
     return Manifest(**content)
 

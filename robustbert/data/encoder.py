@@ -1,4 +1,4 @@
-"""Encodes many texts fast: a byte-level BPE works word by word, and most words have been seen before.
+"""Encodes many texts fast: a tokenizer works word by word, and most words have been seen before.
 
 The tokenizers library spends its time on each occurrence of a word; a dictionary of the words seen answers several
 times as fast. The ids are the library's own.
@@ -9,14 +9,11 @@ from itertools import chain
 
 import numpy as np
 
-from robustbert.data.tokenizer import Tokenizer
+from robustbert.data.tokenizer_base import Tokenizer
 
 # Scripts whose characters are letters, numbers or neither in every version of Unicode alike: Latin, and punctuation.
 # A text with other characters, control characters or unusual spaces goes to the library whole.
 _WELL_KNOWN = re.compile(r"[ -~¡-ɏ‐-‧‰-⁞]*")
-_LETTER, _NUMBER = r"[^\W\d_²³¹¼½¾]", r"[\d²³¹¼½¾]"
-# GPT-2's words (Radford et al. 2019), as `re` can say it for these characters, where the only white space is a space.
-_WORD = re.compile(rf"'s|'t|'re|'ve|'m|'ll|'d| ?{_LETTER}+| ?{_NUMBER}+| ?(?:[^\s\w]|_)+| +(?![^ ])| +")
 _MAX_WORDS = 500_000  # remembered; then it starts anew (bounds the memory to some 100 MB)
 
 
@@ -31,7 +28,8 @@ class CachingEncoder:
         """The ids of all texts one after another (int32), and the number of ids of each text (int32)."""
         if len(self._ids_of) > _MAX_WORDS:
             self._ids_of.clear()
-        words_of = [_WORD.findall(text) if _WELL_KNOWN.fullmatch(text) else (text,) for text in texts]
+        find_words = self._tokenizer.word_pattern.findall
+        words_of = [find_words(text) if _WELL_KNOWN.fullmatch(text) else (text,) for text in texts]
         ids_of = self._ids_of
         unusual = {words[0] for text, words in zip(texts, words_of) if len(words) == 1 and words[0] is text}
         missing = [word for word in dict.fromkeys(chain.from_iterable(words_of)) if word not in ids_of]

@@ -37,9 +37,9 @@ def hash_of(*parts) -> np.ndarray:
     return key
 
 
-def below(hashes: np.ndarray, limit: int) -> np.ndarray:
-    """Map uint64 hashes to whole numbers in [0, limit), limit < 2^32: the upper half, scaled."""
-    return ((hashes >> _HALF) * np.uint64(limit)) >> _HALF
+def below(hashes: np.ndarray, limit: int | np.ndarray) -> np.ndarray:
+    """Map uint64 hashes to whole numbers (uint64) in [0, limit), limit < 2^32, or one of each: the upper half, scaled."""
+    return ((hashes >> _HALF) * np.asarray(limit).astype(np.uint64)) >> _HALF
 
 
 def uniform(hashes: np.ndarray) -> np.ndarray:

@@ -7,7 +7,7 @@ valid_0000.* for the first of data.valid, or for what data.valid_fraction holds 
 
 import json
 import os
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import numpy as np
@@ -27,10 +27,11 @@ _TOKENIZER_TEXT_CHARS = 1 << 30  # a tokenizer is trained on the first so many c
 
 @dataclass(frozen=True)
 class PreparedCorpus:
-    """An indexed corpus of a run; weight as in the configuration."""
+    """An indexed corpus of a run; weight as in the configuration, name as the user gave its text or path there."""
 
     prefix: Path
     weight: float | None = None
+    name: str = ""
 
 
 @dataclass(frozen=True)
@@ -88,10 +89,10 @@ def prepared_data(data_config: DataConfig, data_dir: str | Path) -> PreparedData
     data_dir = Path(data_dir)
     tokenizer_dir = data_dir / "tokenizer"
     tokenizer = load_tokenizer(tokenizer_dir)
-    train = [PreparedCorpus(_prefix(c, data_dir, "train", i), c.weight) for i, c in enumerate(data_config.train)]
-    valid = [PreparedCorpus(_prefix(c, data_dir, "valid", i)) for i, c in enumerate(data_config.valid)]
+    train = [PreparedCorpus(_prefix(c, data_dir, "train", i), c.weight, c.source) for i, c in enumerate(data_config.train)]
+    valid = [PreparedCorpus(_prefix(c, data_dir, "valid", i), name=c.source) for i, c in enumerate(data_config.valid)]
     if data_config.valid_fraction:
-        valid = [PreparedCorpus(data_dir / f"valid_{i:04d}") for i, c in enumerate(data_config.train) if c.text]
+        valid = [PreparedCorpus(data_dir / f"valid_{i:04d}", name=c.source) for i, c in enumerate(data_config.train) if c.text]
     for corpus in (*train, *valid):
         _check_tokenizer(corpus.prefix, tokenizer.sha256, _tokenizer_name(data_config))
     return PreparedData(tokenizer_dir, tokenizer.vocab_size, tuple(train), tuple(valid))
@@ -165,12 +166,12 @@ def _prepare_tokenizer(data_config: DataConfig, data_dir: Path, progress: Progre
             tokenizer.save(folder)
         return tokenizer
     sources = [find_source(corpus.text, corpus.reader) for corpus in data_config.train if corpus.text]
-    vocab_size, fraction = data_config.tokenizer.train.vocab_size, data_config.valid_fraction
-    record = {"vocab_size": vocab_size, "source": corpus_source(sources, fraction, held_out=False)}
+    wanted, fraction = data_config.tokenizer.train, data_config.valid_fraction
+    record = {**asdict(wanted), "source": corpus_source(sources, fraction, held_out=False)}
     saved = _saved_sha256(folder)
     if saved is not None and _read_record(record_file) == record | {"sha256": saved}:
         return load_tokenizer(folder)
-    tokenizer = train_tokenizer(_training_sentences(sources, fraction, progress), vocab_size)
+    tokenizer = train_tokenizer(_training_sentences(sources, fraction, progress), **asdict(wanted))
     tokenizer.save(folder)
     record_file.write_text(json.dumps(record | {"sha256": tokenizer.sha256}, indent=1) + "\n", encoding="utf-8")
     return tokenizer

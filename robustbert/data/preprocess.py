@@ -1,24 +1,40 @@
 """The command line of tools/preprocess: raw text to an indexed corpus."""
 
 import argparse
+import datetime
+import json
 import os
 import signal
 import sys
 import time
 from pathlib import Path
 
-from robustbert.data.corpus import IndexedCorpus, corpus_file
+from robustbert.data.corpora.stories import read_questions
+from robustbert.data.corpus import IndexedCorpus, Manifest, corpus_file, read_manifest
+from robustbert.data.duplicates import KINDS
 from robustbert.data.errors import DataError
-from robustbert.data.indexing import prepare_corpus
+from robustbert.data.indexing import corpus_source, is_prepared, prepare_corpus, refuse_existing
+from robustbert.data.not_taken import summary_of
 from robustbert.data.packing import NUM_FRAME_TOKENS, open_packing
-from robustbert.data.readers import READERS, TextSource, find_source, read_pieces
+from robustbert.data.readers import READERS, TextSource, find_source, read_pieces, take_shard
+from robustbert.data.records import ReaderOptions
 from robustbert.data.sentences import split_sentences
 from robustbert.data.tokenizer import Tokenizer, load_tokenizer, train_tokenizer
 
-_EXAMPLE = """example:
+_EXAMPLE = """examples:
   tools/preprocess --input books.txt.gz 'news/*.jsonl' --tokenizer roberta/ --output data/books --workers 8 --sequence-length 512
+  tools/preprocess --reader wikipedia --input enwiki-latest-pages-articles.xml.bz2 --tokenizer roberta/ --output data/wiki
+  tools/preprocess --reader cc-news --input 'crawl/CC-NEWS-*.warc.gz' --from 2016-09-01 --to 2019-02-28 --deduplicate \\
+                   --on-bad-input skip --tokenizer roberta/ --output data/cc-news --shard 3/64
+  tools/preprocess --reader stories --input 'crawl/*.warc.wet.gz' --queries wsc/train.jsonl --share 0.001 --tokenizer roberta/ \\
+                   --output data/stories
 
-writes data/books.bin, .idx, .json, .tokenizer/ and the blocks, which data.train takes as `- path: data/books`.
+writes data/books.bin, .idx, .json, .tokenizer/ and the blocks, which data.train takes as `- path: data/books`; with --shard
+data/cc-news-00003-of-00064.*, one corpus a shard. Killed at any moment, the same command goes on where it was.
+
+readers: plain (two blank lines part documents), jsonl and parquet (field `text`), wikipedia (XML dump), books (one file a
+book), cc-news (WARC), openwebtext (its .tar or .tar.xz), stories (WARC, WET, .jsonl or text). Files may be compressed:
+.gz .bz2 .xz .zst. --input may name a folder for all but plain.
 """
 _LOG_INTERVAL_S = 10.0
 
@@ -27,13 +43,18 @@ def main(arguments: list[str] | None = None) -> int:
     """Run the command; returns its exit code: 0, 2 for bad input (one line on standard error), 130 after Ctrl-C."""
     options = _parser().parse_args(arguments)
     signal.signal(signal.SIGTERM, lambda *_: _interrupt())  # a scheduler's signal: end as Ctrl-C does
+    if options.shard is not None:
+        index, count = options.shard
+        options.output = f"{options.output}-{index:05d}-of-{count:05d}"
     try:
         _preprocess(options)
     except (DataError, OSError) as error:
         print(f"preprocess: error: {error}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
-        print("preprocess: interrupted; nothing was written", file=sys.stderr)
+        begun = corpus_file(options.output, "journal").exists()
+        then = "the same command goes on from there" if begun else "nothing was written"
+        print(f"preprocess: interrupted; {then}", file=sys.stderr)
         return 130
     return 0
 
@@ -45,63 +66,118 @@ def _parser() -> argparse.ArgumentParser:
         epilog=_EXAMPLE,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument("--input", nargs="+", required=True, metavar="FILE", help="files, globs, or python:stdlib")
-    parser.add_argument(
-        "--tokenizer", required=True, metavar="DIR", help="the tokenizer's folder (with --train-tokenizer: made)"
+    add = parser.add_argument
+    add("--input", nargs="+", required=True, metavar="FILE", help="files, globs, folders, or python:stdlib")
+    add("--tokenizer", required=True, metavar="DIR", help="the tokenizer's folder (with --train-tokenizer: made)")
+    add("--output", required=True, metavar="PREFIX", help="of the .bin, .idx and .json to be written")
+    add("--workers", type=_positive, default=len(os.sched_getaffinity(0)), metavar="N", help="processes (one a core)")
+    add("--reader", choices=READERS, help="by default chosen by the file's ending: jsonl, parquet, else plain")
+    add("--shard", type=_shard, metavar="I/N", help="prepare only part I (0 to N - 1) of N, as PREFIX-0000I-of-0000N")
+    add("--on-bad-input", choices=("stop", "skip"), default="stop", help="what cannot be read ends the command, or is counted")
+    add(
+        "--deduplicate",
+        nargs="?",
+        const="near",
+        choices=KINDS,
+        help="leave out documents that came before in this shard: nearly so (MinHash; the default), or exactly so",
     )
-    parser.add_argument("--output", required=True, metavar="PREFIX", help="of the .bin, .idx and .json to be written")
-    parser.add_argument(
-        "--workers", type=_positive, default=len(os.sched_getaffinity(0)), metavar="N", help="processes (one a core)"
-    )
-    parser.add_argument("--reader", choices=READERS, help="by default chosen by the file's ending")
-    parser.add_argument(
-        "--train-tokenizer",
-        type=_vocab_size,
-        metavar="VOCAB_SIZE",
-        help="train a tokenizer on the input and save it in DIR first",
-    )
-    parser.add_argument(
-        "--sequence-length",
-        type=_sequence_length,
-        nargs="+",
-        default=[],
-        metavar="N",
-        help="build the blocks of these lengths too",
-    )
-    parser.add_argument("--overwrite", action="store_true", help="replace an output that exists")
+    add("--train-tokenizer", type=_vocab_size, metavar="VOCAB_SIZE", help="train a byte-level BPE on the input, in DIR, first")
+    add("--sequence-length", type=_sequence_length, nargs="+", default=[], metavar="N", help="build the blocks of these too")
+    add("--overwrite", action="store_true", help="replace an output that exists")
+    news = parser.add_argument_group("of the reader cc-news")
+    news.add_argument("--from", type=_date, dest="first_date", metavar="DATE", help="the first day of the crawl: 2016-09-01")
+    news.add_argument("--to", type=_date, dest="last_date", metavar="DATE", help="its last day")
+    similar = parser.add_argument_group("of the reader stories")
+    similar.add_argument("--queries", metavar="FILE", help="questions of a commonsense task: .jsonl, or text, one a line")
+    similar.add_argument("--share", type=_share, help="the share of most similar documents to keep (two passes); the paper's: 0.001")
+    similar.add_argument("--threshold", type=_share, help="keep documents from this similarity on (one pass)")
     return parser
 
 
 def _preprocess(options: argparse.Namespace) -> None:
-    sources = [find_source(text, options.reader) for text in options.input]
-    existing = [path for path in (corpus_file(options.output, e) for e in ("json", "bin", "idx")) if path.exists()]
-    if existing and not options.overwrite:  # before a tokenizer is trained
-        raise DataError(f"{existing[0]}: exists already; pass --overwrite to replace it, or choose another output")
+    sources = _sources(options)
+    source = corpus_source(sources, 0.0, held_out=False, deduplicate=options.deduplicate)
+    if options.train_tokenizer is None:
+        tokenizer = load_tokenizer(options.tokenizer)
+        if is_prepared(options.output, source, tokenizer):
+            manifest = read_manifest(options.output)
+            _build_blocks(options, tokenizer)
+            print(f"{options.output}: already prepared, {_counts(manifest)}{_not_taken(manifest)}")
+            return
+    if not options.overwrite:  # before a tokenizer is trained
+        refuse_existing(options.output)
     started = time.monotonic()
     with _ProgressDisplay() as display:
-        tokenizer = _tokenizer(options, sources, display)
-        tokenizer_dir = corpus_file(options.output, "tokenizer")  # the data keep their tokenizer wherever they are copied
-        tokenizer.save(tokenizer_dir)
+        if options.train_tokenizer is not None:
+            tokenizer = _trained_tokenizer(options, sources, display)
         (manifest,) = prepare_corpus(
-            sources, tokenizer, tokenizer_dir, options.output, options.workers, overwrite=options.overwrite, progress=display
+            sources,
+            tokenizer,
+            corpus_file(options.output, "tokenizer"),  # the data keep their tokenizer wherever they are copied
+            options.output,
+            options.workers,
+            overwrite=options.overwrite,
+            progress=display,
+            on_bad_input=options.on_bad_input,
+            deduplicate=options.deduplicate,
+            report=lambda line: print(f"preprocess: {line}", file=sys.stderr),
         )
     seconds = time.monotonic() - started
-    for length in options.sequence_length:
-        packed = open_packing(IndexedCorpus(options.output), "full-sentences", length, tokenizer)
-        print(f"{options.output}: {len(packed)} blocks of {length} tokens")
+    _build_blocks(options, tokenizer)
     megabytes = manifest.num_characters / 1e6
     print(
-        f"{options.output}: {manifest.num_documents} documents, {manifest.num_sentences} sentences, {manifest.num_tokens} tokens "
-        f"from {megabytes:.1f} million characters in {seconds:.1f} s ({megabytes / seconds:.2f} MB/s)"
+        f"{options.output}: {_counts(manifest)} from {megabytes:.1f} million characters in {seconds:.1f} s "
+        f"({megabytes / seconds:.2f} MB/s){_not_taken(manifest)}"
     )
 
 
-def _tokenizer(options: argparse.Namespace, sources: list[TextSource], display: "_ProgressDisplay") -> Tokenizer:
-    if options.train_tokenizer is None:
-        return load_tokenizer(options.tokenizer)
+def _sources(options: argparse.Namespace) -> list[TextSource]:
+    """What the command line names, or this shard's part of it; DataError for options that do not go together."""
+    if options.reader != "cc-news" and (options.first_date or options.last_date):
+        raise DataError("--from and --to choose by the date of a crawl: they go with --reader cc-news")
+    if options.reader != "stories" and (options.queries or options.share is not None or options.threshold is not None):
+        raise DataError("--queries, --share and --threshold choose by similarity: they go with --reader stories")
+    if options.reader == "stories" and (options.share is None) == (options.threshold is None):
+        raise DataError("--reader stories needs either --share (of the documents, two passes) or --threshold (one pass)")
+    if options.reader == "stories" and options.queries:
+        read_questions(options.queries)
+    if options.train_tokenizer is not None and (options.shard is not None or options.reader == "stories"):
+        raise DataError(
+            "--train-tokenizer trains on all of the input as it is; train it in a command without --shard and --reader stories, "
+            "and name its folder here"
+        )
+    chosen = ReaderOptions(options.first_date, options.last_date, options.queries, options.share, options.threshold)
+    sources = [find_source(text, options.reader, chosen) for text in options.input]
+    return sources if options.shard is None else take_shard(sources, *options.shard)
+
+
+def _build_blocks(options: argparse.Namespace, tokenizer: Tokenizer) -> None:
+    for length in options.sequence_length:
+        packed = open_packing(IndexedCorpus(options.output), "full-sentences", length, tokenizer)
+        print(f"{options.output}: {len(packed)} blocks of {length} tokens")
+
+
+def _counts(manifest: Manifest) -> str:
+    return f"{manifest.num_documents} documents, {manifest.num_sentences} sentences, {manifest.num_tokens} tokens"
+
+
+def _not_taken(manifest: Manifest) -> str:
+    return f"; not taken: {summary_of(manifest.not_taken)}" if manifest.not_taken else ""
+
+
+def _trained_tokenizer(options: argparse.Namespace, sources: list[TextSource], display: "_ProgressDisplay") -> Tokenizer:
+    """A tokenizer of the input, in its folder; one that an interrupted run trained on the same is kept."""
     folder = Path(options.tokenizer)
-    if folder.exists() and any(folder.iterdir()) and not options.overwrite:
-        raise DataError(f"{folder}: exists already; pass --overwrite to train a new tokenizer there, or choose another folder")
+    record_file = folder.with_name(f"{folder.name}.training.json")
+    record = {"vocab_size": options.train_tokenizer, "source": corpus_source(sources, 0.0, held_out=False)}
+    if folder.exists() and any(folder.iterdir()):
+        tokenizer = load_tokenizer(folder) if record_file.is_file() else None
+        if tokenizer is not None and _read_json(record_file) == record | {"sha256": tokenizer.sha256}:
+            return tokenizer
+        if not options.overwrite:
+            raise DataError(
+                f"{folder}: exists already; pass --overwrite to train a new tokenizer there, or choose another folder"
+            )
     done, total = 0, sum(source.num_bytes for source in sources)
 
     def advance(num_bytes: int) -> None:
@@ -109,10 +185,20 @@ def _tokenizer(options: argparse.Namespace, sources: list[TextSource], display: 
         done += num_bytes
         display("tokenizer", done, total)
 
-    pieces = (piece for source in sources for piece in read_pieces(source, advance=advance))
+    skips = options.on_bad_input == "skip"
+    pieces = (piece for source in sources for piece in read_pieces(source, advance=advance, skip_bad_input=skips))
     tokenizer = train_tokenizer((s for piece in pieces for s in split_sentences(piece.text)), options.train_tokenizer)
-    tokenizer.save(folder)
+    record_file.parent.mkdir(parents=True, exist_ok=True)
+    record_file.write_text(json.dumps(record | {"sha256": tokenizer.sha256}, indent=1) + "\n", encoding="utf-8")
+    tokenizer.save(folder)  # last: a folder without its record would not be taken for this input's
     return tokenizer
+
+
+def _read_json(path: Path) -> dict | None:
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return None
 
 
 class _ProgressDisplay:
@@ -167,3 +253,27 @@ def _at_least(text: str, least: int) -> int:
     if not text.isdigit() or int(text) < least:
         raise argparse.ArgumentTypeError(f"must be a whole number from {least} on, it is {text!r}")
     return int(text)
+
+
+def _share(text: str) -> float:
+    try:
+        value = float(text)
+    except ValueError:
+        value = -1.0
+    if not 0 < value <= 1:
+        raise argparse.ArgumentTypeError(f"must lie above 0 and at most at 1, it is {text!r}")
+    return value
+
+
+def _date(text: str) -> str:
+    try:
+        return datetime.date.fromisoformat(text).isoformat()
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"must be a date like 2016-09-01, it is {text!r}") from None
+
+
+def _shard(text: str) -> tuple[int, int]:
+    index, _, count = text.partition("/")
+    if not (index.isdigit() and count.isdigit() and int(index) < int(count)):
+        raise argparse.ArgumentTypeError(f"must be I/N with I from 0 to N - 1, for instance 0/4, it is {text!r}")
+    return int(index), int(count)

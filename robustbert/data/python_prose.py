@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from robustbert.data.errors import DataError
+from robustbert.data.records import Reader, ReaderOptions, Record
 
 # Folders of the standard library whose docstrings are not prose about Python, or not part of it.
 _LEFT_OUT = {"test", "tests", "idle_test", "lib2to3", "site-packages", "dist-packages", "__pycache__"}
@@ -26,6 +27,17 @@ def python_prose() -> Iterator[str]:
         yield document
     if num_documents == 0:
         raise DataError("python:stdlib: this Python has no sources beside it; install its standard library, or name a file")
+
+
+def records(file: None, options: ReaderOptions, piece_chars: int) -> Iterator[Record]:
+    """The prose as a reader's records; there is no file."""
+    for number, document in enumerate(python_prose(), 1):
+        yield Record(document, f"python:stdlib: document {number}")
+
+
+def extract(record: Record, options: ReaderOptions) -> str:
+    """The document itself."""
+    return record.content
 
 
 def _topics() -> Iterator[str]:
@@ -73,3 +85,6 @@ def _one_document(text: str) -> str:
     lines = [line.rstrip() for line in text.encode("utf-8", "replace").decode("utf-8").splitlines()]
     kept = [line for line, before in zip(lines, ["", *lines]) if line or before]
     return "\n".join(kept)
+
+
+READER = Reader(records, extract)

@@ -1,37 +1,48 @@
-"""Raw text as a stream of pieces of documents, in bounded memory: plain text, JSON lines, the prose inside Python.
+"""Raw text as a stream: which files a source has, which reader they take, and their records and pieces in order.
 
-Rules, for every reader: a blank line (nothing but white space) ends a paragraph; text is UTF-8; files may be gzipped.
-In plain text a run of two or more blank lines, and the end of a file, ends a document. A JSON line is a document.
+Rules, for every reader: a blank line (nothing but white space) ends a paragraph; text is UTF-8; files may be compressed
+(.gz, .bz2, .xz, .zst). The readers themselves are in corpora/, one module a kind of corpus; what they are made of is in
+records.py.
 """
 
 import glob
-import gzip
-import json
 import sys
-import zlib
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import NamedTuple
 
+from robustbert.data import python_prose
+from robustbert.data.byte_streams import COMPRESSIONS, DAMAGE, InputFile
+from robustbert.data.corpora import books, cc_news, json_lines, openwebtext, parquet, plain, stories, wikipedia
 from robustbert.data.errors import DataError
+from robustbert.data.records import MAX_PIECE_CHARS, BadInput, LeftOut, Piece, Reader, ReaderOptions, Record, pieces_of_text
 
 PYTHON_STDLIB = "python:stdlib"
-READERS = ("plain", "jsonl", "python-prose")
-# A longer document comes in pieces of about this many characters, cut at the end of a paragraph.
-MAX_PIECE_CHARS = 1 << 16
-# A paragraph (a file without blank lines, a line without end) is cut here, at the end of a line where there is one.
-_MAX_PARAGRAPH_CHARS = 1 << 18
-_MAX_LINE_BYTES = 1 << 20
-_MAX_JSON_LINE_BYTES = 1 << 28
-_GZIP_MAGIC = b"\x1f\x8b"
+_READERS: dict[str, Reader] = {
+    "plain": plain.READER,
+    "jsonl": json_lines.READER,
+    "parquet": parquet.READER,
+    "wikipedia": wikipedia.READER,
+    "books": books.READER,
+    "cc-news": cc_news.READER,
+    "openwebtext": openwebtext.READER,
+    "stories": stories.READER,
+    "python-prose": python_prose.READER,
+}
+READERS = tuple(_READERS)
+_BY_ENDING = {".jsonl": "jsonl", ".ndjson": "jsonl", ".parquet": "parquet"}
+
+Advance = Callable[[int], None]
 
 
-class Piece(NamedTuple):
-    """A document, or a part of a long one: paragraphs, with a blank line between them."""
+@dataclass(frozen=True)
+class Shard:
+    """The part number `index` of `count` of a source; with by_documents every count-th document, else every count-th file."""
 
-    text: str
-    starts_document: bool
+    index: int
+    count: int
+    by_documents: bool = False
 
 
 @dataclass(frozen=True)
@@ -41,27 +52,43 @@ class TextSource:
     text: str  # as the user wrote it
     reader: str
     files: tuple[Path, ...]
+    options: ReaderOptions = ReaderOptions()
+    shard: Shard | None = None
 
     @property
     def num_bytes(self) -> int:
         """Size of the files as they lie on disk; an estimate for the prose inside Python."""
         if self.reader == "python-prose":
-            from robustbert.data.python_prose import ESTIMATED_BYTES
-
-            return ESTIMATED_BYTES
+            return python_prose.ESTIMATED_BYTES
         return sum(path.stat().st_size for path in self.files)
 
     def identity(self) -> dict:
         """What makes this source the same as before: its files' names, sizes and times, or Python's version."""
-        files = [[str(path.resolve()), path.stat().st_size, path.stat().st_mtime_ns] for path in self.files]
+        files = [_file_identity(path) for path in self.files]
         python = sys.version.split()[0] if self.reader == "python-prose" else None
-        return {"text": self.text, "reader": self.reader, "files": files, "python": python}
+        identity = {"text": self.text, "reader": self.reader, "files": files, "python": python}
+        if self.options.chosen():
+            identity["options"] = self.options.chosen()
+        if self.options.queries_file is not None:
+            identity["queries"] = _file_identity(Path(self.options.queries_file))
+        if self.shard is not None:
+            identity["shard"] = vars(self.shard)
+        return identity
 
 
-def find_source(text: str, reader: str | None = None) -> TextSource:
+class Position(NamedTuple):
+    """A place between two records: which source, which of its files, how many items of the file come before."""
+
+    source: int = 0
+    file: int = 0
+    item: int = 0
+
+
+def find_source(text: str, reader: str | None = None, options: ReaderOptions = ReaderOptions()) -> TextSource:
     """Resolve what a user wrote (a file, a glob, `python:stdlib`) and choose the reader by the ending if none is given.
 
-    DataError: no such file, a glob that matches nothing, a folder, an unknown reader.
+    A folder stands for the files below it that its reader takes (plain text and JSON lines excepted: there the ending does
+    not tell). DataError: no such file, a glob that matches nothing, such a folder, an unknown reader.
     """
     if reader is not None and reader not in READERS:
         raise DataError(f"{text}: reader {reader!r} is not known; use one of {', '.join(READERS)}")
@@ -69,128 +96,145 @@ def find_source(text: str, reader: str | None = None) -> TextSource:
         raise DataError(
             f"{text}: the reader python-prose and the source {PYTHON_STDLIB} belong together; give both or no reader"
         )
+    if reader == "stories" and options.queries_file is None:
+        raise DataError(
+            f"{text}: the reader stories compares documents with questions; name their file: tools/preprocess "
+            "--reader stories --queries FILE --share 0.001 (prepare the corpus before the run, and give its `path`)"
+        )
     if text == PYTHON_STDLIB:
         return TextSource(text, "python-prose", ())
     paths = [Path(text)] if Path(text).exists() else [Path(match) for match in sorted(glob.glob(text, recursive=True))]
-    files = tuple(path for path in paths if path.is_file())
+    endings = _READERS[reader].endings if reader is not None else ()
+    files = tuple(file for path in paths for file in (_files_below(path, endings) if path.is_dir() else [path]))
     if not files:
+        if paths and endings:
+            raise DataError(f"{text}: no file of the reader {reader} in it ({', '.join(endings)}, compressed or not)")
         if paths:
             raise DataError(f"{text}: is a folder; name its files, for instance {text.rstrip('/')}/*.txt")
         what = "matches no file" if glob.has_magic(text) else "no such file"
         raise DataError(f"{text}: {what} (looked from {Path.cwd()}); check the path")
-    name = files[0].name.removesuffix(".gz")
-    return TextSource(text, reader or ("jsonl" if name.endswith((".jsonl", ".ndjson")) else "plain"), files)
+    chosen = reader or _BY_ENDING.get(Path(_uncompressed_name(files[0])).suffix, "plain")
+    return TextSource(text, chosen, files, options)
+
+
+def take_shard(sources: list[TextSource], index: int, count: int) -> list[TextSource]:
+    """The part `index` (from 0 on) of `count` of all sources: disjoint, and all of them together are everything.
+
+    Where there are at least `count` files the part is every count-th file, else every count-th document of each file (then
+    every part reads all of it, which takes far less than preparing it).
+    """
+    num_files = sum(len(source.files) for source in sources)
+    if num_files < count:
+        return [replace(source, shard=Shard(index, count, by_documents=True)) for source in sources]
+    parts, number = [], 0
+    for source in sources:
+        files = tuple(path for i, path in enumerate(source.files, number) if i % count == index)
+        number += len(source.files)
+        if files:
+            parts.append(replace(source, files=files, shard=Shard(index, count)))
+    return parts
+
+
+def read_records(
+    sources: list[TextSource], piece_chars: list[int], advance: Advance = lambda num_bytes: None, start: Position = Position()
+) -> Iterator[tuple[Position, Record | BadInput | LeftOut]]:
+    """The records of all sources from a position on, each with the position after it; BadInput where one cannot be read.
+
+    piece_chars: of each source. advance is called with the number of bytes (as they lie on disk) read since its last call.
+    """
+    for source_number in range(start.source, len(sources)):
+        source = sources[source_number]
+        first_file = start.file if source_number == start.source else 0
+        for skipped in source.files[:first_file]:
+            advance(skipped.stat().st_size)
+        for file_number in range(first_file, max(1, len(source.files))):
+            here = Position(source_number, file_number)
+            num_skipped = start.item if here[:2] == start[:2] else 0
+            items = _file_items(source, file_number, piece_chars[source_number], advance)
+            document = file_number - 1  # of the shards by documents: files that hold one document each are shared out too
+            for number, item in enumerate(items, 1):
+                document += type(item) is Record and item.starts_document
+                if number <= num_skipped:
+                    continue
+                if source.shard is not None and source.shard.by_documents:
+                    if max(0, document) % source.shard.count != source.shard.index:
+                        continue
+                yield here._replace(item=number), item
 
 
 def read_pieces(
-    source: TextSource, piece_chars: int = MAX_PIECE_CHARS, advance: Callable[[int], None] = lambda num_bytes: None
+    source: TextSource,
+    piece_chars: int = MAX_PIECE_CHARS,
+    advance: Advance = lambda num_bytes: None,
+    skip_bad_input: bool = False,
 ) -> Iterator[Piece]:
-    """The documents of a source, in order; one longer than piece_chars comes in pieces cut at paragraphs.
+    """The documents of a source, in order, in this process; one longer than piece_chars comes in pieces cut at paragraphs.
 
-    advance is called with the number of bytes (as they lie on disk) read since its last call.
-    DataError, with the file and the line: not UTF-8, a cut-off or damaged gzip, a line that is not JSON.
+    DataError, with the file and the place in it, at the first input that cannot be used (unless it is to be skipped).
     """
-    if source.reader == "python-prose":
-        from robustbert.data.python_prose import python_prose
+    for _, record in read_records([source], [piece_chars], advance):
+        for item in extract_pieces(source, record, piece_chars) if type(record) is Record else (record,):
+            if type(item) is BadInput and not skip_bad_input:
+                raise DataError(item.message)
+            if type(item) is Piece:
+                yield item
 
-        for document in python_prose():
-            advance(len(document))
-            yield from _cut(_paragraphs(document.splitlines()), piece_chars)
+
+def extract_pieces(source: TextSource, record: Record, piece_chars: int) -> Iterator[Piece | BadInput | LeftOut]:
+    """The pieces of text in one record of a source."""
+    extract = _READERS[source.reader].extract
+    if extract is None:
+        yield Piece(record.content, record.starts_document)
         return
-    for path in source.files:
-        lines = _lines(path, advance, _MAX_JSON_LINE_BYTES if source.reader == "jsonl" else _MAX_LINE_BYTES)
-        if source.reader == "plain":
-            yield from _cut(_paragraphs(lines), piece_chars)
-            continue
-        for document in _json_documents(path, lines):
-            yield from _cut((p for p in _paragraphs(document.splitlines()) if p), piece_chars)
+    text = extract(record, source.options)
+    if isinstance(text, str):
+        yield from pieces_of_text(text, piece_chars)
+    else:
+        yield text
 
 
-def _cut(paragraphs: Iterator[str | None], piece_chars: int) -> Iterator[Piece]:
-    """Join paragraphs into pieces; None ends a document."""
-    parts, size, starts_document = [], 0, True
-    for paragraph in paragraphs:
-        if parts and (paragraph is None or size + len(paragraph) > piece_chars):
-            yield Piece("\n\n".join(parts), starts_document)
-            parts, size, starts_document = [], 0, False
-        if paragraph is None:
-            starts_document = True
-        else:
-            parts.append(paragraph)
-            size += len(paragraph)
-    if parts:
-        yield Piece("\n\n".join(parts), starts_document)
-
-
-def _paragraphs(lines: Iterator[str]) -> Iterator[str | None]:
-    """Paragraphs of the lines; None where two or more blank lines stand."""
-    parts, size, num_blank = [], 0, 0
-    for line in lines:
-        if line and not line.isspace():
-            if num_blank >= 2:
-                yield None
-            num_blank = 0
-            parts.append(line)
-            size += len(line)
-            if size < _MAX_PARAGRAPH_CHARS:
-                continue
-        else:
-            num_blank += 1
-        if parts:
-            yield "\n".join(parts)
-            parts, size = [], 0
-    if parts:
-        yield "\n".join(parts)
-
-
-def _json_documents(path: Path, lines: Iterator[str]) -> Iterator[str]:
-    for number, line in enumerate(lines, 1):
-        if not line or line.isspace():
-            continue
-        try:
-            document = json.loads(line)
-        except ValueError as error:
-            raise DataError(f"{path}: line {number} is not JSON ({error}); mend or drop the line") from None
-        text = document.get("text") if isinstance(document, dict) else None
-        if not isinstance(text, str):
-            raise DataError(f"{path}: line {number} has no text in a field `text`; name the field so, or use another reader")
-        # Lone surrogates ("\ud800") are legal in JSON and cannot be encoded.
-        yield text.encode("utf-8", "replace").decode("utf-8")
-
-
-def _lines(path: Path, advance: Callable[[int], None], max_bytes: int) -> Iterator[str]:
-    """The lines of a file without their ends; one longer than max_bytes comes in parts."""
+def _file_items(
+    source: TextSource, file_number: int, piece_chars: int, advance: Advance
+) -> Iterator[Record | BadInput | LeftOut]:
+    records = _READERS[source.reader].records
+    if not source.files:
+        for record in records(None, source.options, piece_chars):
+            advance(len(record.content))
+            yield record
+        return
+    path, reported = source.files[file_number], 0
     try:
-        with open(path, "rb") as raw:
-            zipped = path.suffix == ".gz" or raw.peek(2)[:2] == _GZIP_MAGIC
-            file = gzip.GzipFile(fileobj=raw) if zipped else raw
-            yield from _decoded_lines(path, raw, file, advance, max_bytes)
-    except (EOFError, gzip.BadGzipFile, zlib.error) as error:
-        raise DataError(f"{path}: damaged or cut-off gzip ({error}); copy or download it again (`gzip -t` tests it)") from None
+        if path.stat().st_size == 0 and path.is_file():
+            yield BadInput(f"{path}: is empty; drop the file, or copy it again")
+            return
+        with InputFile(path) as file:
+            try:
+                for item in records(file, source.options, piece_chars):
+                    position = file.position
+                    if position != reported:
+                        advance(position - reported)
+                        reported = position
+                    yield item
+            except DAMAGE as error:
+                yield BadInput(file.damage(error))
+        advance(max(0, path.stat().st_size - reported))
     except OSError as error:
-        raise DataError(f"{path}: cannot be read ({error.strerror or error}); check the path and its permissions") from None
+        yield BadInput(f"{path}: cannot be read ({error.strerror or error}); check the path and its permissions")
 
 
-def _decoded_lines(path: Path, raw, file, advance: Callable[[int], None], max_bytes: int) -> Iterator[str]:
-    reported, num_bytes, rest = 0, 0, b""
-    for number, line in enumerate(iter(lambda: file.readline(max_bytes), b""), 1):
-        if number % 1024 == 0:
-            position = raw.tell()
-            advance(position - reported)
-            reported = position
-        content = rest + line
-        rest = b""
-        try:
-            text = content.decode("utf-8")
-        except UnicodeDecodeError as error:
-            if len(line) == max_bytes and error.reason == "unexpected end of data":
-                rest = content[error.start :]  # a character that max_bytes cut in two
-                text = content[: error.start].decode("utf-8")
-            else:
-                raise DataError(
-                    f"{path}: line {number} (byte {num_bytes + error.start}) is not UTF-8; convert the file first, "
-                    f"for instance with `iconv -f latin1 -t utf-8`"
-                ) from None
-        num_bytes += len(content) - len(rest)
-        yield text.removeprefix("\ufeff").rstrip("\r\n") if number == 1 else text.rstrip("\r\n")
-    advance(raw.tell() - reported)
+def _files_below(folder: Path, endings: tuple[str, ...]) -> list[Path]:
+    return sorted(path for path in folder.rglob("*") if path.is_file() and _has_ending(path.name, endings))
+
+
+def _has_ending(name: str, endings: tuple[str, ...]) -> bool:
+    return name.endswith(endings) or _uncompressed_name(name).endswith(endings) if endings else False
+
+
+def _uncompressed_name(path: Path | str) -> str:
+    name = Path(path).name
+    return next((name.removesuffix(ending) for ending in COMPRESSIONS if name.endswith(ending)), name)
+
+
+def _file_identity(path: Path) -> list:
+    status = path.stat()
+    return [str(path.resolve()), status.st_size, status.st_mtime_ns]

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from robustbert.data import packing
+from robustbert.data import block_index, packing, sentence_blocks
 from robustbert.data.corpus import corpus_file
 from robustbert.data.errors import DataError
 from robustbert.data.packing import open_packing
@@ -68,7 +68,7 @@ def packed_by_a_loop(corpus, sequence_length):
 @pytest.mark.parametrize("sequence_length", [3, 8, 32, 128])
 @pytest.mark.parametrize("window", [129, 1 << 20])
 def test_blocks_are_those_of_a_plain_loop(random_corpus, tokenizer, monkeypatch, sequence_length, window):
-    monkeypatch.setattr(packing, "_WINDOW", window)
+    monkeypatch.setattr(sentence_blocks, "_WINDOW", window)
     corpus = random_corpus()
     blocks = blocks_of(corpus, sequence_length, tokenizer)
     assert blocks == packed_by_a_loop(corpus, sequence_length)
@@ -91,7 +91,7 @@ def test_stored_blocks_are_used_and_stale_or_damaged_ones_built_again(random_cor
     other = random_corpus(seed=2, name="two")
     path = corpus_file(corpus.prefix, "full-sentences-64.npy")
     first = blocks_of(corpus, 64, tokenizer)
-    monkeypatch.setattr(packing, "pack_full_sentences", lambda *_: pytest.fail("built again"))
+    monkeypatch.setitem(packing._BUILDERS, "full-sentences", lambda *_: pytest.fail("built again"))
     assert blocks_of(corpus, 64, tokenizer) == first
     monkeypatch.undo()
     expected = blocks_of(other, 64, tokenizer)
@@ -107,7 +107,7 @@ def test_a_folder_that_is_not_writable_does_not_stop_a_run(random_corpus, tokeni
         raise PermissionError
 
     corpus = random_corpus()
-    monkeypatch.setattr(packing.os, "replace", refuse)
+    monkeypatch.setattr(block_index.os, "replace", refuse)
     assert len(blocks_of(corpus, 64, tokenizer)) > 0
     assert not list(corpus.prefix.parent.glob("*.npy*partial"))
 

@@ -34,7 +34,7 @@ def text_file(tmp_path):
 
 def test_help_shows_an_example(tmp_path):
     result = run("--help", cwd=tmp_path)
-    assert result.returncode == 0 and "example:" in result.stdout
+    assert result.returncode == 0 and "examples:" in result.stdout
 
 
 def test_one_command_trains_a_tokenizer_and_writes_a_corpus(text_file, tmp_path):
@@ -47,9 +47,15 @@ def test_one_command_trains_a_tokenizer_and_writes_a_corpus(text_file, tmp_path)
     assert (corpus.tokenizer_dir / "vocab.json").is_file()
     assert (tmp_path / "out" / "books.v1.full-sentences-64.npy").is_file()
     again = run("--input", text_file, "--tokenizer", "tok", "--output", "out/books.v1", cwd=tmp_path)
-    assert again.returncode == 2 and "pass --overwrite" in again.stderr
-    again = run("--input", text_file, "--tokenizer", "tok", "--output", "out/books.v1", "--overwrite", cwd=tmp_path)
-    assert again.returncode == 0
+    assert again.returncode == 0 and "already prepared, 100 documents" in again.stdout
+    (tmp_path / "other.txt").write_text(make_text(10))
+    other = ["--input", "other.txt", "--tokenizer", "tok", "--output", "out/books.v1"]
+    refused = run(*other, cwd=tmp_path)
+    assert refused.returncode == 2 and "pass --overwrite" in refused.stderr
+    assert IndexedCorpus(tmp_path / "out" / "books.v1").num_documents == 100
+    replaced = run(*other, "--overwrite", cwd=tmp_path)
+    assert replaced.returncode == 0, replaced.stderr
+    assert IndexedCorpus(tmp_path / "out" / "books.v1").num_documents == 10
 
 
 @pytest.mark.parametrize(
@@ -112,18 +118,21 @@ def test_killed_preparation_leaves_nothing_that_looks_whole(tokenizer_dir, tmp_p
         assert time.monotonic() < deadline
         time.sleep(0.1)
     (tmp_path / "text.txt").write_text(make_text(20))
-    again = run("--input", "text.txt", "--tokenizer", tokenizer_dir, "--output", "corpus", cwd=tmp_path)
+    arguments = ["--input", "text.txt", "--tokenizer", tokenizer_dir, "--output", "corpus"]
+    refused = run(*arguments, cwd=tmp_path)
+    assert refused.returncode == 2 and "an interrupted preparation of another source" in refused.stderr
+    again = run(*arguments, "--overwrite", cwd=tmp_path)
     assert again.returncode == 0, again.stderr
-    assert not list(tmp_path.glob("*.partial"))
+    assert not list(tmp_path.glob("*.partial")) and not (tmp_path / "corpus.journal").exists()
 
 
-def test_ctrl_c_leaves_nothing(tokenizer_dir, tmp_path):
+def test_ctrl_c_says_how_to_go_on(tokenizer_dir, tmp_path):
     process, pipe = start_endless(tmp_path, tokenizer_dir, num_workers=1)
     process.send_signal(signal.SIGINT)
     _, stderr = process.communicate(timeout=30)
     os.close(pipe)
-    assert (process.returncode, stderr) == (130, "preprocess: interrupted; nothing was written\n")
-    assert not [path for path in tmp_path.glob("corpus.*") if path.is_file()]
+    assert (process.returncode, stderr) == (130, "preprocess: interrupted; the same command goes on from there\n")
+    assert (tmp_path / "corpus.journal").exists() and not (tmp_path / "corpus.json").exists()
 
 
 def test_preparing_data_imports_neither_torch_nor_megatron():

@@ -1,10 +1,13 @@
 """The order of samples is a bijection, exact in its shares, and a pure function of the sample's number."""
 
+import time
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from robustbert.data import sampler as sampler_module
 from robustbert.data.errors import DataError
 from robustbert.data.sampler import PERIOD, Permutation, Sampler
 
@@ -88,3 +91,45 @@ def test_with_weights_each_corpus_has_epochs_of_its_own():
 def test_sizes_and_weights_that_do_not_work_are_refused(sizes, weights, message):
     with pytest.raises(DataError, match=message):
         Sampler(sizes, weights, seed=1)
+
+
+@given(
+    st.lists(st.integers(1, 250), min_size=1, max_size=5),
+    st.booleans(),
+    st.lists(st.integers(0, 700), min_size=1, max_size=5),
+)
+@settings(max_examples=40, deadline=None)
+def test_shares_are_what_a_count_gives(sizes, has_weights, numbers):
+    weights = [float(i + 1) for i in range(len(sizes))] if has_weights else [None] * len(sizes)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(sampler_module, "_WINDOW", 50)
+        patch.setattr(sampler_module, "PERIOD", 100)
+        sampler = Sampler(sizes, weights, seed=3)
+        corpus_N = sampler(np.arange(700)).corpus_N
+        for number in numbers:
+            counted = np.bincount(corpus_N[:number], minlength=len(sizes))
+            assert sampler.shares(number).tolist() == counted.tolist()
+
+
+@pytest.mark.parametrize("weights", [[None] * 3, [5.0, 1.0, 2.0]])
+def test_shares_of_many_samples_take_constant_time(weights):
+    sampler = Sampler([10**9, 7, 3 * 10**9], weights, seed=3)
+    started = time.perf_counter()
+    for number in (10**6 + 17, 10**12 + 12345):
+        shares = sampler.shares(number)
+        assert shares.sum() == number
+        np.testing.assert_allclose(shares / number, sampler.fractions, atol=1e-5)
+    assert time.perf_counter() - started < 0.5
+
+
+def test_without_weights_corpora_are_mixed_evenly_and_every_block_still_comes_once():
+    sizes = [40_000, 300, 25_000]
+    sampler = Sampler(sizes, [None] * 3, seed=5)
+    total = sum(sizes)
+    samples = sampler(np.arange(total, 2 * total))
+    assert (samples.epoch_N == 1).all()
+    for corpus, size in enumerate(sizes):
+        here = samples.corpus_N == corpus
+        assert sorted(samples.block_N[here].tolist()) == list(range(size))
+        for start in range(0, total - 10_000, 10_000):
+            assert abs(here[start : start + 10_000].sum() - size / total * 10_000) < 40
