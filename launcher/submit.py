@@ -73,10 +73,15 @@ def resume(options: argparse.Namespace, programs: Programs) -> int:
 
 
 def describe_layout(config: RunConfig) -> str:
-    """For instance `2 processes = tensor 1 x pipeline 1 x data 2, 1 micro-batch of 16 a step`."""
+    """For instance `2 processes = tensor 1 x pipeline 1 x data 2, 1 micro-batch of 16 a step`.
+
+    With shorter samples than sequence_length their number follows from the prepared data, which may not be there yet.
+    """
     processes, parallel = config.cluster.num_processes, config.parallel
-    micro_batches = _count(config.num_micro_batches(processes), "micro-batch")
-    per_step = f"{micro_batches} of {config.train.micro_batch_size} a step"
+    per_step = f"{_count(config.num_micro_batches(processes), 'micro-batch')} of {config.train.micro_batch_size} a step"
+    if config.data.has_variable_lengths:
+        full = f"{config.train.global_batch_size} x {config.data.sequence_length}"
+        per_step = f"micro-batches of {config.train.micro_batch_size}, as many a step as hold about the tokens of {full}"
     return (
         f"{_count(processes, 'process')} = tensor {parallel.tensor} x pipeline {parallel.pipeline} x data "
         f"{config.data_parallel_size(processes)}, {per_step}"

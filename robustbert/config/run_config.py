@@ -1,6 +1,6 @@
 """RunConfig: the whole of a run's configuration, and the rules that join two of its sections."""
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Literal
 
 from robustbert.config.sections import (
@@ -36,6 +36,14 @@ class RunConfig:
 
     def __post_init__(self):
         model, data, parallel = self.model, self.data, self.parallel
+        if data.has_pairs:
+            model = replace(model, num_token_types=max(2, model.num_token_types), next_sentence_head=True)
+            object.__setattr__(self, "model", model)
+        require(
+            data.has_pairs or not model.next_sentence_head,
+            f"model.next_sentence_head needs samples of two segments, data.format is {data.format}: leave it out (a format "
+            "of pairs sets it)",
+        )
         if data.sequence_length is None:
             object.__setattr__(data, "sequence_length", model.max_sequence_length)
         require(
@@ -61,7 +69,7 @@ class RunConfig:
             f"parallel.tensor ({parallel.tensor})",
         )
         require(
-            not parallel.sequence or data.format == "full-sentences" or data.pad_to_multiple % parallel.tensor == 0,
+            not parallel.sequence or not data.has_variable_lengths or data.pad_to_multiple % parallel.tensor == 0,
             f"with parallel.sequence, data.pad_to_multiple ({data.pad_to_multiple}) must be a multiple of "
             f"parallel.tensor ({parallel.tensor}); use 16, which suits every size",
         )

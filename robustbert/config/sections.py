@@ -68,7 +68,9 @@ class ModelConfig:
     vocab_size: int | None = None  # default: the tokenizer's
     layernorm_eps: float = 1e-5
     init_std: float = 0.02
-    num_token_types: int = 0  # rows of a token type embedding; RoBERTa has none, some converted models do
+    num_token_types: int = 0  # rows of a token type embedding: 2 with a data.format of pairs, else RoBERTa has none
+    next_sentence_head: bool = False  # set by a data.format of pairs (section 4.2)
+    pad_id: int = 1  # <pad>, set by the tokenizer; positions are counted from the number after it, as fairseq does
 
     def __post_init__(self):
         sizes = ("num_layers", "hidden_size", "ffn_hidden_size", "num_attention_heads")
@@ -82,6 +84,7 @@ class ModelConfig:
         _require_positive("model", **{key: getattr(self, key) for key in sizes})
         _require_positive("model", max_sequence_length=self.max_sequence_length, layernorm_eps=self.layernorm_eps)
         require(self.num_token_types >= 0, f"model.num_token_types must not be below 0, it is {self.num_token_types}")
+        require(self.pad_id >= 0, f"model.pad_id must not be below 0, it is {self.pad_id}")
         _require_share("model", dropout=self.dropout, attention_dropout=self.attention_dropout)
         require(
             self.hidden_size % self.num_attention_heads == 0,
@@ -92,6 +95,11 @@ class ModelConfig:
             self.vocab_size is None or self.vocab_size > 5,
             f"model.vocab_size ({self.vocab_size}) leaves no room beside the five special tokens",
         )
+
+    @property
+    def first_position(self) -> int:
+        """The row of the position embedding for a sequence's first token; RoBERTa's is 2."""
+        return self.pad_id + 1
 
     @property
     def padded_vocab_size(self) -> int:
@@ -218,6 +226,11 @@ class DataConfig:
     def has_pairs(self) -> bool:
         """Whether a sample is two segments with a next-sentence label."""
         return self.format in FORMATS_WITH_PAIRS
+
+    @property
+    def has_variable_lengths(self) -> bool:
+        """Whether a micro-batch may be narrower than sequence_length."""
+        return self.format != "full-sentences"
 
 
 @dataclass(frozen=True)

@@ -17,9 +17,8 @@ from robustbert.convert.whole_model import (
     one_process_mesh,
     save_checkpoint,
 )
-from robustbert.data.tokenizer import Tokenizer, load_tokenizer
+from robustbert.data.tokenizer import Tokenizer, has_tokenizer, load_tokenizer
 
-_TOKEN_TYPES = "roberta.embeddings.token_type_embeddings.weight"
 _WEIGHTS = "model.safetensors"
 TARGETS = ("huggingface", "robustbert")
 
@@ -99,7 +98,7 @@ def read_huggingface(folder: Path) -> WholeModel:
             f"{folder} has no {_WEIGHTS}; save the model with save_pretrained(..., safe_serialization=True) first"
         )
     theirs = load_file(weights)
-    config = model_config_of(json.loads((folder / "config.json").read_text()), theirs.get(_TOKEN_TYPES))
+    config = model_config_of(json.loads((folder / "config.json").read_text()), theirs)
     return WholeModel(config, from_huggingface(theirs, config))
 
 
@@ -120,12 +119,14 @@ def _find_tokenizer(source: Path, tokenizer_dir: Path | None, whole: WholeModel)
     candidates = [source / "tokenizer", source.parent.parent / "data" / "tokenizer", source]
     if tokenizer_dir is not None:
         candidates = [tokenizer_dir]
-    for folder in candidates:
-        if (folder / "vocab.json").exists() or (folder / "encoder.json").exists():
-            break
-    else:
+    folder = next((folder for folder in candidates if has_tokenizer(folder)), None)
+    if folder is None:
         raise ConversionError(f"no tokenizer found beside {source}; name its folder with --tokenizer")
     tokenizer = load_tokenizer(folder)
+    if tokenizer.pad_id != whole.config.pad_id:
+        raise ConversionError(
+            f"{folder}: its padding is id {tokenizer.pad_id}, the model's {whole.config.pad_id}: it is another model's tokenizer"
+        )
     if tokenizer.vocab_size > whole.config.vocab_size:
         raise ConversionError(
             f"{folder} has {tokenizer.vocab_size} ids, the model {whole.config.vocab_size}: it is another model's tokenizer"

@@ -7,7 +7,6 @@ H hidden, A attention heads, D head size, V vocabulary (padded on our side, not 
 import torch
 
 from robustbert.config import ModelConfig
-from robustbert.model.embeddings import FIRST_POSITION
 from robustbert.model.roberta import WORD_EMBEDDINGS
 
 # Ours on the left; {} is the layer's number. Query, key and value are handled apart.
@@ -31,6 +30,13 @@ _LAYER_MODULES = {
 }
 _QKV = ("query", "key", "value")
 _TOKEN_TYPES = "embeddings.token_type_embeddings.weight"
+HUGGINGFACE_TOKEN_TYPES = f"roberta.{_TOKEN_TYPES}"
+# Of a model with a next-sentence head; RobertaForMaskedLM ignores them, RobertaModel takes the pooler.
+_NEXT_SENTENCE_NAMES = {
+    f"next_sentence_head.{ours}.{kind}": f"{theirs}.{kind}"
+    for ours, theirs in (("pooler", "roberta.pooler.dense"), ("classifier", "cls.seq_relationship"))
+    for kind in ("weight", "bias")
+}
 _VOCAB_ROWS = (WORD_EMBEDDINGS, "lm_head.bias")
 
 
@@ -54,7 +60,7 @@ def to_huggingface(state: dict[str, torch.Tensor], config: ModelConfig) -> dict[
     token_types = state.get(_TOKEN_TYPES)
     if token_types is None:
         token_types = torch.zeros(1, config.hidden_size)
-    theirs["roberta.embeddings.token_type_embeddings.weight"] = token_types
+    theirs[HUGGINGFACE_TOKEN_TYPES] = token_types
     return {name: tensor.contiguous().clone() for name, tensor in theirs.items()}
 
 
@@ -80,7 +86,7 @@ def from_huggingface(theirs: dict[str, torch.Tensor], config: ModelConfig) -> di
             by_head = [part.view(config.num_attention_heads, -1, *part.shape[1:]) for part in parts]
             state[f"layers.{layer}.attention.qkv.{kind}"] = torch.stack(by_head, 1).reshape(-1, *parts[0].shape[1:])
     if config.num_token_types:
-        state[_TOKEN_TYPES] = theirs["roberta.embeddings.token_type_embeddings.weight"]
+        state[_TOKEN_TYPES] = theirs[HUGGINGFACE_TOKEN_TYPES]
     return {name: tensor.float().contiguous().clone() for name, tensor in state.items()}
 
 
@@ -97,7 +103,7 @@ def huggingface_config(config: ModelConfig, special_ids: dict[str, int]) -> dict
         "hidden_act": "gelu",
         "hidden_dropout_prob": config.dropout,
         "attention_probs_dropout_prob": config.attention_dropout,
-        "max_position_embeddings": config.max_sequence_length + FIRST_POSITION,
+        "max_position_embeddings": config.max_sequence_length + config.first_position,
         "type_vocab_size": max(1, config.num_token_types),
         "initializer_range": config.init_std,
         "layer_norm_eps": config.layernorm_eps,
@@ -108,10 +114,10 @@ def huggingface_config(config: ModelConfig, special_ids: dict[str, int]) -> dict
     }
 
 
-def model_config_of(huggingface: dict, token_types_WH: torch.Tensor | None = None) -> ModelConfig:
-    """Our ModelConfig for a Hugging Face config.json (as a dict).
+def model_config_of(huggingface: dict, theirs: dict[str, torch.Tensor]) -> ModelConfig:
+    """Our ModelConfig for a Hugging Face config.json (as a dict) and the state dict beside it.
 
-    token_types_WH: its token type embedding; where that is all zeros, as in the released models, ours has none.
+    Where its token type embedding is all zeros, as in the released models, ours has none.
     ValueError for what is no RoBERTa (another model_type, activation or position scheme).
     """
     for key, wanted in (("model_type", "roberta"), ("hidden_act", "gelu")):
@@ -119,25 +125,30 @@ def model_config_of(huggingface: dict, token_types_WH: torch.Tensor | None = Non
             raise ValueError(f"config.json has {key} {huggingface.get(key)!r}; only {wanted!r} can be converted")
     if huggingface.get("position_embedding_type", "absolute") != "absolute":
         raise ValueError("only absolute position embeddings can be converted")
+    pad_id = huggingface.get("pad_token_id", 1)
+    token_types_WH = theirs.get(HUGGINGFACE_TOKEN_TYPES)
     has_token_types = token_types_WH is not None and bool(token_types_WH.any())
+    has_next_sentence_head = all(name in theirs for name in _NEXT_SENTENCE_NAMES.values())
     return ModelConfig(
         num_layers=huggingface["num_hidden_layers"],
         hidden_size=huggingface["hidden_size"],
         ffn_hidden_size=huggingface["intermediate_size"],
         num_attention_heads=huggingface["num_attention_heads"],
-        max_sequence_length=huggingface["max_position_embeddings"] - FIRST_POSITION,
+        max_sequence_length=huggingface["max_position_embeddings"] - pad_id - 1,
         dropout=huggingface.get("hidden_dropout_prob", 0.1),
         attention_dropout=huggingface.get("attention_probs_dropout_prob", 0.1),
         vocab_size=huggingface["vocab_size"],
         layernorm_eps=huggingface.get("layer_norm_eps", 1e-12),
         init_std=huggingface.get("initializer_range", 0.02),
         num_token_types=huggingface.get("type_vocab_size", 1) if has_token_types else 0,
+        next_sentence_head=has_next_sentence_head,
+        pad_id=pad_id,
     )
 
 
 def _names(config: ModelConfig) -> dict[str, str]:
     """Our names to theirs, but for query, key, value and token types."""
-    names = dict(_OUTER_NAMES)
+    names = _OUTER_NAMES | (_NEXT_SENTENCE_NAMES if config.next_sentence_head else {})
     for layer in range(config.num_layers):
         for ours, theirs in _LAYER_MODULES.items():
             for kind in ("weight", "bias"):

@@ -8,10 +8,15 @@ from robustbert.data.errors import DataError
 from robustbert.data.tokenizer_base import FORMATS, Tokenizer
 from robustbert.data.wordpiece import load_wordpiece, train_wordpiece
 
-__all__ = ["Tokenizer", "load_tokenizer", "train_tokenizer"]
+__all__ = ["Tokenizer", "has_tokenizer", "load_tokenizer", "train_tokenizer"]
 
 # The file that tells a kind, and how it is read; the first one that is there counts.
 _READERS = {"vocab.json": load_byte_bpe, "encoder.json": load_byte_bpe, "vocab.txt": load_wordpiece}
+
+
+def has_tokenizer(folder: str | Path) -> bool:
+    """Whether the folder looks like a tokenizer's."""
+    return any((Path(folder) / name).is_file() for name in _READERS)
 
 
 def load_tokenizer(folder: str | Path) -> Tokenizer:

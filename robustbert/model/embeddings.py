@@ -11,9 +11,6 @@ from robustbert.parallel.layers import LayerNorm, build_vocab_embedding
 from robustbert.parallel.mesh import Mesh
 from robustbert.parallel.random import split_dropout_context
 
-# RoBERTa counts positions from padding_idx + 1, and <pad> is 1.
-FIRST_POSITION = 2
-
 
 class Embeddings(torch.nn.Module):
     """tokens_BS -> x_SBH (S/tp with sequence parallelism)."""
@@ -21,12 +18,13 @@ class Embeddings(torch.nn.Module):
     def __init__(self, config: ModelConfig, megatron_config, mesh: Mesh):
         super().__init__()
         self.mesh = mesh
+        self.first_position = config.first_position
         self.dropout = config.dropout
         self.word_embeddings = build_vocab_embedding(
             config.padded_vocab_size, config.hidden_size, megatron_config, mesh
         )
         self.position_embeddings = _build_table(
-            config.max_sequence_length + FIRST_POSITION, config.hidden_size, megatron_config
+            config.max_sequence_length + config.first_position, config.hidden_size, megatron_config
         )
         self.token_type_embeddings = (
             _build_table(config.num_token_types, config.hidden_size, megatron_config) if config.num_token_types else None
@@ -37,7 +35,7 @@ class Embeddings(torch.nn.Module):
         """Padding is on the right only; a padded position's value does not matter, no one attends to it."""
         length = tokens_BS.shape[1]
         x_BSH = self.word_embeddings(tokens_BS)
-        x_BSH = x_BSH + self.position_embeddings.weight[FIRST_POSITION : FIRST_POSITION + length]
+        x_BSH = x_BSH + self.position_embeddings.weight[self.first_position : self.first_position + length]
         if self.token_type_embeddings is not None:
             if token_types_BS is None:
                 x_BSH = x_BSH + self.token_type_embeddings.weight[0]

@@ -6,11 +6,8 @@ that only pad the vocabulary are 0.
 
 import torch
 
-from robustbert.model.embeddings import FIRST_POSITION
 from robustbert.model.roberta import WORD_EMBEDDINGS, RobertaStage
 from robustbert.parallel.random import derived_seed
-
-PAD_ID = FIRST_POSITION - 1
 
 
 @torch.no_grad()
@@ -43,8 +40,8 @@ def _draw(name: str, shape: list[int], config, seed: int) -> torch.Tensor:
     generator = torch.Generator().manual_seed(derived_seed("weights", seed, name))
     full = torch.empty(shape).normal_(0.0, config.init_std, generator=generator)
     if name == WORD_EMBEDDINGS:
-        full[PAD_ID] = 0
+        full[config.pad_id] = 0
         full[config.vocab_size :] = 0
     elif name.endswith("position_embeddings.weight"):
-        full[PAD_ID] = 0
+        full[config.pad_id] = 0
     return full

@@ -4,6 +4,8 @@ On one process it is the whole model. B batch, S sequence, H hidden, M masked po
 /tp = split over tensor-parallel ranks.
 """
 
+from typing import NamedTuple
+
 import torch
 from megatron.core.enums import ModelType
 from megatron.core.tensor_parallel import gather_from_sequence_parallel_region
@@ -14,10 +16,18 @@ from robustbert.config import ModelConfig, ParallelConfig
 from robustbert.model.embeddings import Embeddings
 from robustbert.model.layer import EncoderLayer
 from robustbert.model.mlm_head import MaskedLanguageModelHead
+from robustbert.model.nsp_head import NextSentenceHead
 from robustbert.parallel.mesh import Mesh
 
 WORD_EMBEDDINGS = "embeddings.word_embeddings.weight"
 TIED_WORD_EMBEDDINGS = "lm_head.word_embeddings"
+
+
+class PairLogits(NamedTuple):
+    """What the last stage of a model with a next-sentence head gives: logits_MV/tp and next_sentence_B2."""
+
+    logits_MV: torch.Tensor
+    next_sentence_B2: torch.Tensor
 
 
 class RobertaStage(MegatronModule):
@@ -39,6 +49,8 @@ class RobertaStage(MegatronModule):
             {str(first_layer + i): EncoderLayer(config, megatron_config, mesh) for i in range(layers_per_stage)}
         )
         self.lm_head = MaskedLanguageModelHead(config, megatron_config, mesh) if mesh.is_last_stage else None
+        has_pairs = mesh.is_last_stage and config.next_sentence_head
+        self.next_sentence_head = NextSentenceHead(config, megatron_config) if has_pairs else None
         self._input_SBH = None
 
     def set_input_tensor(self, tensors) -> None:
@@ -51,20 +63,22 @@ class RobertaStage(MegatronModule):
             return self.embeddings.word_embeddings.weight
         return self.lm_head.word_embeddings if self.lm_head is not None else None
 
-    def forward(self, tokens_BS, attended_BS=None, positions_M=None, token_types_BS=None) -> torch.Tensor:
+    def forward(self, tokens_BS, attended_BS=None, positions_M=None, token_types_BS=None) -> torch.Tensor | PairLogits:
         """The encoder, and on the last stage the head.
 
         tokens_BS: int64; attended_BS: bool, False on padding, None where there is none;
-        positions_M: int64, flat (b * S + s) positions to predict, None for all of them in that order.
-        Returns x_SBH (S/tp with sequence parallelism), or logits_MV/tp on the last stage.
+        positions_M: int64, flat (b * S + s) positions to predict, None for all of them in that order;
+        token_types_BS: int64, None for all zeros.
+        Returns x_SBH (S/tp with sequence parallelism), or on the last stage logits_MV/tp, or PairLogits.
         """
-        return self.encode_and_predict(tokens_BS, attended_BS, positions_M, token_types_BS)
-
-    def encode_and_predict(self, tokens_BS, attended_BS, positions_M, token_types_BS):
         x_SBH = self.encode(tokens_BS, attended_BS, token_types_BS)
         if self.lm_head is None:
             return x_SBH
-        return self.lm_head(self.select(x_SBH, positions_M), self.shared_embedding_or_output_weight())
+        x_SBH = self.gather(x_SBH)
+        logits_MV = self.lm_head(select(x_SBH, positions_M), self.shared_embedding_or_output_weight())
+        if self.next_sentence_head is None:
+            return logits_MV
+        return PairLogits(logits_MV, self.next_sentence_head(x_SBH[0]))
 
     def encode(self, tokens_BS, attended_BS=None, token_types_BS=None) -> torch.Tensor:
         """This stage's layers over the tokens (first stage) or the activations of the stage before."""
@@ -80,18 +94,12 @@ class RobertaStage(MegatronModule):
                 x_SBH = layer(x_SBH, attended_B11S)
         return x_SBH
 
-    def select(self, x_SBH: torch.Tensor, positions_M: torch.Tensor | None) -> torch.Tensor:
-        """The activations at flat positions b * S + s, x_MH; with sequence parallelism gathered first."""
-        if self.mesh.sequence_parallel:
-            # What follows is computed in whole on every rank, so its gradients are whole, too.
-            x_SBH = gather_from_sequence_parallel_region(
-                x_SBH, tensor_parallel_output_grad=False, group=self.mesh.groups.tp
-            )
-        length, batch, hidden = x_SBH.shape
-        if positions_M is None:
-            return x_SBH.transpose(0, 1).reshape(-1, hidden)
-        rows_M = (positions_M % length) * batch + positions_M // length
-        return x_SBH.reshape(-1, hidden).index_select(0, rows_M)
+    def gather(self, x_SBH: torch.Tensor) -> torch.Tensor:
+        """The activations of whole sequences: S from S/tp with sequence parallelism."""
+        if not self.mesh.sequence_parallel:
+            return x_SBH
+        # What follows is computed in whole on every rank, so its gradients are whole, too.
+        return gather_from_sequence_parallel_region(x_SBH, tensor_parallel_output_grad=False, group=self.mesh.groups.tp)
 
     def named_shards(self):
         """(name in the whole model, this rank's parameter), the tied copy under the embedding's name."""
@@ -117,3 +125,12 @@ class RobertaStage(MegatronModule):
                 sharded = make_sharded_tensor_for_checkpoint(parameter, key, **groups)
             state[prefix + name] = sharded
         return state
+
+
+def select(x_SBH: torch.Tensor, positions_M: torch.Tensor | None) -> torch.Tensor:
+    """The activations at flat positions b * S + s, x_MH; all of them in that order for None."""
+    length, batch, hidden = x_SBH.shape
+    if positions_M is None:
+        return x_SBH.transpose(0, 1).reshape(-1, hidden)
+    rows_M = (positions_M % length) * batch + positions_M // length
+    return x_SBH.reshape(-1, hidden).index_select(0, rows_M)

@@ -4,19 +4,36 @@ B batch, S sequence, M masked positions, V padded vocabulary, /tp = split over t
 """
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import astuple, dataclass
 
 import torch
 
 from robustbert.parallel.mesh import Mesh
 
+_NO_PAIR = -100  # the class of a filler row
+
 
 @dataclass(frozen=True)
 class LossSum:
-    """What a pass over some micro-batches gave on this data-parallel rank; zeros but on the last stage."""
+    """Losses (nats) and counts, summed over some micro-batches; zeros but on the last stage.
 
-    loss: float  # nats, summed over masked tokens
-    num_masked_tokens: int
+    loss: over masked tokens; next_sentence_loss: over pairs, of which num_right were told rightly.
+    """
+
+    loss: float = 0.0
+    num_masked_tokens: float = 0
+    next_sentence_loss: float = 0.0
+    num_pairs: float = 0
+    num_right: float = 0
+
+    def over_data_parallel(self, mesh: Mesh) -> "LossSum":
+        """The sums of all data-parallel ranks, on every process. A collective call."""
+        return LossSum(*mesh.sum_over_data_parallel(list(astuple(self))))
+
+    @property
+    def mean(self) -> float:
+        """Nats a masked token."""
+        return self.loss / self.num_masked_tokens
 
 
 def forward_backward(
@@ -30,21 +47,25 @@ def forward_backward(
     """Run the micro-batches through the model's stages; afterwards the gradients are reduced and normalised.
 
     micro_batches: this data-parallel rank's data.batches.Batch, the same on all its tensor and pipeline ranks.
+    sequence_length: their width, where the model was not built for variable lengths.
     before_micro_batch: called with the number of the micro-batch before its forward pass (dropout's seeds).
-    Gradients are divided by the masked tokens of the whole job, so neither the layout nor how many masked tokens
-    a micro-batch happens to have changes the result.
+    Gradients are those of the mean loss over the masked tokens of the whole job, and with pairs of the mean next-sentence
+    loss over all its pairs beside it: neither the layout nor how many masked tokens a micro-batch happens to have counts.
     """
     from megatron.core.pipeline_parallel import get_forward_backward_func
 
     device = mesh.device.torch_device
+    pair_weight = 0.0 if forward_only else _pair_weight(micro_batches, mesh)
 
     def forward_step(numbered_batches, model):
         number, batch = next(numbered_batches)
         if before_micro_batch is not None:
             before_micro_batch(number)
         batch = batch.to(device)
-        output = model(batch.tokens_BS, batch.attended_BS, batch.masked_positions_M)
-        return output, lambda logits_MV: sum_loss(logits_MV, batch.targets_M)
+        output = model(batch.tokens_BS, batch.attended_BS, batch.masked_positions_M, batch.token_types_BS)
+        if batch.is_next_B is None:
+            return output, lambda logits_MV: sum_loss(logits_MV, batch.targets_M)
+        return output, lambda logits: sum_losses(logits, batch.targets_M, batch.is_next_B, pair_weight)
 
     reports = get_forward_backward_func()(
         forward_step_func=forward_step,
@@ -55,10 +76,7 @@ def forward_backward(
         micro_batch_size=micro_batches[0].tokens_BS.shape[0],
         forward_only=forward_only,
     )
-    if not reports:
-        return LossSum(0.0, 0)
-    total = torch.stack(reports).double().sum(0).tolist()
-    return LossSum(total[0], round(total[1]))
+    return LossSum(*torch.stack(reports).double().sum(0).tolist()) if reports else LossSum()
 
 
 def sum_loss(logits_MV: torch.Tensor, targets_M: torch.Tensor):
@@ -74,3 +92,31 @@ def sum_loss(logits_MV: torch.Tensor, targets_M: torch.Tensor):
         loss = vocab_parallel_cross_entropy(logits_MV, targets_M).sum()
     count = torch.tensor(len(targets_M), dtype=torch.int, device=loss.device)
     return loss, count, torch.stack([loss.detach(), count.float()])
+
+
+def sum_losses(logits, targets_M: torch.Tensor, is_next_B: torch.Tensor, pair_weight: float):
+    """sum_loss, and pair_weight times the next-sentence loss summed over the pairs (section 4.2).
+
+    logits: (logits_MV/tp, next_sentence_B2), the latter's first column for a sentence that follows.
+    is_next_B: int64, 1 where it does, 0 where it does not, -1 where there is no pair. The log has five numbers, LossSum's.
+    """
+    logits_MV, next_sentence_B2 = logits
+    loss, count, report = sum_loss(logits_MV, targets_M)
+    is_pair_B = is_next_B >= 0
+    classes_B = torch.where(is_pair_B, 1 - is_next_B, _NO_PAIR)
+    pair_loss = torch.nn.functional.cross_entropy(
+        next_sentence_B2.float(), classes_B, ignore_index=_NO_PAIR, reduction="sum"
+    )
+    num_right = (next_sentence_B2.argmax(1) == classes_B).sum()
+    pairs = torch.stack([pair_loss.detach(), is_pair_B.sum().float(), num_right.float()])
+    return loss + pair_weight * pair_loss, count, torch.cat([report, pairs])
+
+
+def _pair_weight(micro_batches: Sequence, mesh: Mesh) -> float:
+    """What makes a sum over pairs, divided by the job's masked tokens, the mean over the job's pairs."""
+    if micro_batches[0].is_next_B is None:
+        return 0.0
+    num_masked = sum(len(batch.targets_M) for batch in micro_batches)
+    num_pairs = sum(int((batch.is_next_B >= 0).sum()) for batch in micro_batches)
+    num_masked, num_pairs = mesh.sum_over_data_parallel([num_masked, num_pairs])
+    return num_masked / num_pairs

@@ -29,8 +29,7 @@ class Evaluation:
         with torch.no_grad():
             total = forward_backward(model, list(self._batches), self._mesh, self._sequence_length, forward_only=True)
         model.train()
-        loss, count = self._mesh.sum_over_data_parallel([total.loss, total.num_masked_tokens])
-        return loss / count
+        return total.over_data_parallel(self._mesh).mean
 
     def heldout_perplexity(self, model) -> float | None:
         """exp(heldout_loss)."""

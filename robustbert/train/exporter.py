@@ -20,7 +20,10 @@ _GAUGES = {
     "step_time_s": ("robustbert_step_seconds", "Mean time of a step."),
     "data_wait_s": ("robustbert_data_wait_seconds", "Mean time a step waited for its data."),
     "mfu": ("robustbert_model_flops_utilization", "Share of the hardware's peak."),
+    "next_sentence_loss": ("robustbert_next_sentence_loss_nats", "Mean loss of a pair (formats with pairs)."),
+    "next_sentence_accuracy": ("robustbert_next_sentence_accuracy", "Share of the pairs told rightly."),
 }
+_CORPUS_SAMPLES = ("robustbert_corpus_samples", "Samples trained on, by corpus.")
 
 
 class Exporter:
@@ -33,6 +36,8 @@ class Exporter:
         registry = CollectorRegistry()
         for key, (name, text) in _GAUGES.items():
             self._gauges[key] = Gauge(name, text, ["run"], registry=registry).labels(run_name)
+        self._corpus_samples = Gauge(*_CORPUS_SAMPLES, ["run", "corpus"], registry=registry)
+        self._run_name = run_name
         try:
             self._server, _ = start_http_server(config.prometheus_port, config.bind_address, registry)
         except OSError as error:
@@ -42,8 +47,10 @@ class Exporter:
     def show(self, record: dict) -> None:
         """Take a line of metrics.jsonl; what it has no value for keeps its last one."""
         for key, gauge in self._gauges.items():
-            if record[key] is not None:
+            if record.get(key) is not None:
                 gauge.set(record[key])
+        for corpus, num_samples in record.get("corpus_samples", {}).items() if self._gauges else ():
+            self._corpus_samples.labels(self._run_name, corpus).set(num_samples)
 
     def close(self) -> None:
         """Free the port."""

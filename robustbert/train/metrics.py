@@ -7,8 +7,10 @@ import time
 import torch
 
 from robustbert.config import RunConfig
+from robustbert.data.batches import TrainBatches
 from robustbert.optim.build import Update
 from robustbert.parallel.mesh import Mesh
+from robustbert.parallel.pipeline import LossSum
 from robustbert.run_directory import RunDirectory
 from robustbert.train.exporter import Exporter
 from robustbert.train.state import TrainState
@@ -45,14 +47,14 @@ class Metrics:
             self._exporter.close()
 
     def record(
-        self, state: TrainState, loss: float, num_masked: int, tokens: int, update: Update, data_wait_s: float
+        self, state: TrainState, total: LossSum, tokens: int, width: float, update: Update, batches: TrainBatches
     ) -> None:
-        """One step; state is already advanced. loss: nats a masked token of this step, over the whole job."""
-        sequence_length = self._config.data.sequence_length
+        """One step; state is already advanced. total and tokens: of this step, over the whole job; width: of its rows."""
+        loss, num_masked = total.mean, total.num_masked_tokens
         self._steps += 1
         self._tokens += tokens
-        self._flops += training_flops(self._config.model, tokens, num_masked, sequence_length)
-        self._data_wait_s += data_wait_s
+        self._flops += training_flops(self._config.model, tokens, num_masked, width)
+        self._data_wait_s += batches.wait_s
         is_last = state.step == self._config.train.steps
         if not self._mesh.is_main or (state.step % self._config.train.log_interval and not is_last):
             return
@@ -73,7 +75,11 @@ class Metrics:
             "data_wait_s": self._data_wait_s / self._steps,
             "tflops": flops_per_process / 1e12,
             "mfu": flops_per_process / self._peak if self._peak else None,
+            "corpus_samples": batches.corpus_samples(state.step),
         }
+        if total.num_pairs:
+            line["next_sentence_loss"] = total.next_sentence_loss / total.num_pairs
+            line["next_sentence_accuracy"] = total.num_right / total.num_pairs
         self._run.append_metrics(line)
         self._exporter.show(line)
         self.start_interval()

@@ -9,7 +9,7 @@ from robustbert.config import ConfigError, RunConfig
 from robustbert.config.yaml_file import config_to_dict
 from robustbert.data.batches import build_train_batches, build_valid_batches
 from robustbert.data.prepare import PreparedData, prepared_data, unigram_perplexity
-from robustbert.data.tokenizer import load_tokenizer
+from robustbert.data.tokenizer import Tokenizer, load_tokenizer
 from robustbert.device import Device
 from robustbert.job import Job
 from robustbert.model.build import build_model
@@ -36,11 +36,19 @@ def pretrain(config: RunConfig, job: Job, run: RunDirectory) -> str:
     step on disk either way. ValueError (ConfigError, DataError, CheckpointError) for what a restart cannot cure.
     """
     prepared = prepared_data(config.data, run.data)
-    config = with_vocabulary(config, prepared.vocab_size)
+    tokenizer = load_tokenizer(prepared.tokenizer_dir)
+    config = with_tokenizer(config, tokenizer)
     device = Device.detect(job)
     timeout_s = config.fault_tolerance.hang_timeout_s
     with device.joined(job, timeout_s), open_mesh(device, config.parallel, timeout_s) as mesh:
-        model = build_model(config.model, config.parallel, mesh, config.precision, config.run.seed)
+        model = build_model(
+            config.model,
+            config.parallel,
+            mesh,
+            config.precision,
+            config.run.seed,
+            variable_lengths=config.data.has_variable_lengths,
+        )
         model = build_data_parallel(model, config.parallel, mesh)
         optimizer = build_optimizer(
             config.optim, config.parallel, model, mesh, config.precision, config.train.steps
@@ -49,7 +57,7 @@ def pretrain(config: RunConfig, job: Job, run: RunDirectory) -> str:
             prepared, config.data, config.train, config.run.seed, mesh.dp_rank, mesh.dp_size
         )
         evaluation = build_evaluation(config, prepared, mesh)
-        state = TrainState(tokenizer_sha256=load_tokenizer(prepared.tokenizer_dir).sha256)
+        state = TrainState(tokenizer_sha256=tokenizer.sha256)
         stop, metrics = StopSignal(mesh), Metrics(run, config, mesh)
         checkpoints = CheckpointManager(
             config.checkpoint, run, mesh, model, optimizer, state, config_to_dict(config)
@@ -108,28 +116,28 @@ def train_step(config: RunConfig, mesh: Mesh, model, optimizer, batches, state: 
         before_micro_batch=partial(_seed_micro_batch, config, mesh, state.step) if _has_dropout(config) else None,
     )
     update = optimizer.step(state.step)
-    tokens = sum(batch.num_real_tokens for batch in micro_batches)
-    loss, num_masked, tokens = mesh.sum_over_data_parallel([total.loss, total.num_masked_tokens, tokens])
-    loss /= num_masked
+    total = total.over_data_parallel(mesh)
+    (tokens,) = mesh.sum_over_data_parallel([sum(batch.num_real_tokens for batch in micro_batches)])
     state.advance(int(tokens), update.applied)
-    metrics.record(state, loss, int(num_masked), int(tokens), update, batches.wait_s)
-    if update.applied and not math.isfinite(loss):
+    mean_width = sum(batch.tokens_BS.shape[1] for batch in micro_batches) / len(micro_batches)
+    metrics.record(state, total, int(tokens), mean_width, update, batches)
+    if update.applied and not math.isfinite(total.mean):
         raise TrainingDiverged(
-            f"the loss of step {state.step} is {loss} at learning rate {update.lr:.3g}; "
+            f"the loss of step {state.step} is {total.mean} at learning rate {update.lr:.3g}; "
             "try a smaller optim.lr, more optim.warmup_steps, or optim.clip_grad"
         )
 
 
-def with_vocabulary(config: RunConfig, tokenizer_size: int) -> RunConfig:
-    """The configuration with model.vocab_size set; ConfigError where the tokenizer has more ids than the model rows."""
-    if config.model.vocab_size is None:
-        return dataclasses.replace(config, model=dataclasses.replace(config.model, vocab_size=tokenizer_size))
-    if config.model.vocab_size < tokenizer_size:
+def with_tokenizer(config: RunConfig, tokenizer: Tokenizer) -> RunConfig:
+    """The configuration with model.vocab_size and pad_id set; ConfigError where the tokenizer has more ids than that."""
+    vocab_size = config.model.vocab_size or tokenizer.vocab_size
+    if vocab_size < tokenizer.vocab_size:
         raise ConfigError(
-            f"model.vocab_size ({config.model.vocab_size}) is below the tokenizer's {tokenizer_size}; "
+            f"model.vocab_size ({vocab_size}) is below the tokenizer's {tokenizer.vocab_size}; "
             "leave it out, or take the tokenizer that the model was made for"
         )
-    return config
+    model = dataclasses.replace(config.model, vocab_size=vocab_size, pad_id=tokenizer.pad_id)
+    return dataclasses.replace(config, model=model)
 
 
 def build_evaluation(config: RunConfig, prepared: PreparedData, mesh: Mesh) -> Evaluation:

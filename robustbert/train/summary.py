@@ -51,26 +51,26 @@ def summarise(run: RunDirectory) -> str:
 
 
 def held_out_sentences(run: RunDirectory) -> list[tuple[str, str]]:
-    """Some sentences of the held-out text, evenly spread, each with its middle word replaced by <mask>: (sentence, word)."""
+    """Some sentences of the held-out text, evenly spread, each with its middle word replaced by the mask: (sentence, word)."""
     config = load_config(run.config_file)
     prepared = prepared_data(config.data, run.data)
     if not prepared.valid:
         return []
     corpus = IndexedCorpus(prepared.valid[0].prefix)
     tokenizer = load_tokenizer(prepared.tokenizer_dir)
-    chosen = []
+    mask, chosen = tokenizer.decode([tokenizer.mask_id]), []
     for number in np.linspace(0, len(corpus) - 1, min(len(corpus), 400)).astype(int):
         words = tokenizer.decode(corpus.sentence(number)).split()
         middle = len(words) // 2
         if len(words) in _WORDS_OF_AN_EXAMPLE and all(word.strip(".,;:'\"()").isalpha() for word in words):
             if len(tokenizer.encode(" " + words[middle])) == 1:
-                chosen.append((" ".join([*words[:middle], "<mask>", *words[middle + 1 :]]), words[middle]))
+                chosen.append((" ".join([*words[:middle], mask, *words[middle + 1 :]]), words[middle]))
     spread = np.linspace(0, len(chosen) - 1, min(len(chosen), _NUM_EXAMPLES)).astype(int)
     return [chosen[i] for i in spread]
 
 
 def fill_mask(model_dir: Path, sentence: str, hidden: str) -> list[str]:
-    """What the converted model puts in the place of <mask>, through transformers' own pipeline."""
+    """What the converted model puts in the place of the mask, through transformers' own pipeline."""
     from transformers import pipeline
 
     guesses = pipeline("fill-mask", model=str(model_dir), tokenizer=str(model_dir), device=-1)(sentence, top_k=3)

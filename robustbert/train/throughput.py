@@ -11,7 +11,7 @@ _PEAK_16_BIT = {"V100": 125e12, "A100": 312e12, "H100": 989e12}
 _PEAK_FP32 = {"V100": 15.7e12, "A100": 19.5e12, "H100": 67e12}
 
 
-def forward_flops(config: ModelConfig, num_tokens: float, num_masked_tokens: float, sequence_length: int) -> float:
+def forward_flops(config: ModelConfig, num_tokens: float, num_masked_tokens: float, sequence_length: float) -> float:
     """Operations of one forward pass over the tokens, each attending to `sequence_length` positions."""
     hidden, ffn = config.hidden_size, config.ffn_hidden_size
     per_token = config.num_layers * (8 * hidden**2 + 4 * hidden * ffn + 4 * sequence_length * hidden)
@@ -19,7 +19,7 @@ def forward_flops(config: ModelConfig, num_tokens: float, num_masked_tokens: flo
     return num_tokens * per_token + num_masked_tokens * per_masked_token
 
 
-def training_flops(config: ModelConfig, num_tokens: float, num_masked_tokens: float, sequence_length: int) -> float:
+def training_flops(config: ModelConfig, num_tokens: float, num_masked_tokens: float, sequence_length: float) -> float:
     """Operations of forward and backward pass."""
     return 3 * forward_flops(config, num_tokens, num_masked_tokens, sequence_length)
 

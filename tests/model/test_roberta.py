@@ -83,7 +83,7 @@ def test_a_model_with_token_types_keeps_them():
     torch.nn.init.normal_(hugging_face.roberta.embeddings.token_type_embeddings.weight)
     theirs = hugging_face.state_dict()
     name = "roberta.embeddings.token_type_embeddings.weight"
-    config = model_config_of(hugging_face.config.to_dict(), theirs[name])
+    config = model_config_of(hugging_face.config.to_dict(), theirs)
     assert config.num_token_types == 1
     assert to_huggingface(from_huggingface(theirs, config), config)[name].equal(theirs[name])
 

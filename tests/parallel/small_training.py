@@ -1,6 +1,7 @@
 """A small model trained on made-up batches at any layout: what the tests of layouts and checkpoints share."""
 
 import contextlib
+import dataclasses
 from dataclasses import dataclass, field
 
 import torch
@@ -64,21 +65,32 @@ class Recipe:
     precision: str = "fp32"
     num_steps: int = 20
     seed: int = 3
+    has_pairs: bool = False  # pairs of segments, in micro-batches of different widths
 
 
-def batches_of_step(step: int) -> list[Batch]:
+PAIRS = Recipe(model=dataclasses.replace(MODEL, num_token_types=2, next_sentence_head=True), num_steps=8, has_pairs=True)
+
+
+def batches_of_step(step: int, has_pairs: bool = False) -> list[Batch]:
     """The step's whole global batch; some rows are padded, and the micro-batches have different numbers of masks."""
     generator = torch.Generator().manual_seed(step)
     batches = []
-    for _ in range(BATCHES_PER_STEP):
-        tokens = torch.randint(5, VOCAB_SIZE, (ROWS, SEQUENCE_LENGTH), generator=generator)
-        tokens[0, 12:] = 1
+    for number in range(BATCHES_PER_STEP):
+        width = SEQUENCE_LENGTH - 2 * (number % 3) if has_pairs else SEQUENCE_LENGTH
+        tokens = torch.randint(5, VOCAB_SIZE, (ROWS, width), generator=generator)
+        tokens[0, width - 4 :] = 1
         attended = tokens != 1
         chosen = (torch.rand(tokens.shape, generator=generator) < 0.3) & attended
         positions = chosen.flatten().nonzero()[:, 0]
         targets = tokens.flatten()[positions]
         masked = tokens.masked_fill(chosen, 4)
-        batches.append(Batch(masked, attended, positions, targets, int(attended.sum())))
+        pair = ()
+        if has_pairs:
+            token_types = (torch.arange(width) >= width // 2).long().expand_as(tokens).contiguous()
+            is_next = torch.randint(0, 2, (ROWS,), generator=generator)
+            is_next[1] = -1 if number == 0 else is_next[1]  # filler
+            pair = token_types, is_next
+        batches.append(Batch(masked, attended, positions, targets, int(attended.sum()), *pair))
     return batches
 
 
@@ -87,7 +99,7 @@ def opened(job: Job, layout: Layout, recipe: Recipe):
     """(mesh, model, optimizer) of a rank."""
     device = Device.detect(job)
     with device.joined(job, 60), open_mesh(device, layout.parallel) as mesh:
-        model = build_model(recipe.model, layout.parallel, mesh, recipe.precision, recipe.seed)
+        model = build_model(recipe.model, layout.parallel, mesh, recipe.precision, recipe.seed, recipe.has_pairs)
         model = build_data_parallel(model, layout.parallel, mesh)
         optimizer = build_optimizer(
             recipe.optim, layout.parallel, model, mesh, recipe.precision, total_steps=recipe.num_steps
@@ -97,7 +109,7 @@ def opened(job: Job, layout: Layout, recipe: Recipe):
 
 def run_step(mesh, model, optimizer, recipe: Recipe, step: int):
     """One update; returns (loss, Update)."""
-    mine = batches_of_step(step)[mesh.dp_rank :: mesh.dp_size]
+    mine = batches_of_step(step, recipe.has_pairs)[mesh.dp_rank :: mesh.dp_size]
     model.zero_grad_buffer()
     optimizer.zero_grad()
 
@@ -106,8 +118,7 @@ def run_step(mesh, model, optimizer, recipe: Recipe, step: int):
 
     total = forward_backward(model, mine, mesh, SEQUENCE_LENGTH, before_micro_batch=seed_micro_batch)
     update = optimizer.step(step)
-    loss, count = mesh.sum_over_data_parallel([total.loss, total.num_masked_tokens])
-    return loss / count, update
+    return total.over_data_parallel(mesh).mean, update
 
 
 def train(job: Job, layout: Layout, recipe: Recipe) -> list[tuple[float, float]]:

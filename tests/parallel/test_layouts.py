@@ -7,7 +7,7 @@ import pytest
 
 from robustbert.job import Job
 from robustbert.testing import run_on_ranks
-from tests.parallel.small_training import MODEL, Layout, Recipe, opened, train
+from tests.parallel.small_training import MODEL, PAIRS, Layout, Recipe, opened, train
 
 LAYOUTS = {
     "tp2": Layout(tensor=2, distributed_optimizer=False),
@@ -33,6 +33,21 @@ def test_twenty_steps_equal_the_one_process_run(name, one_process):
     assert all(history == histories[0] for history in histories)
     worst_loss = max(abs(a - b) / b for (a, _), (b, _) in zip(histories[0], one_process))
     worst_norm = max(abs(a - b) / b for (_, a), (_, b) in zip(histories[0], one_process))
+    print(f"{name}: largest relative difference of loss {worst_loss:.1e}, of gradient norm {worst_norm:.1e}")
+    assert worst_loss < 1e-5 and worst_norm < 1e-4
+
+
+@pytest.fixture(scope="module")
+def one_process_with_pairs():
+    return train(Job(), Layout(distributed_optimizer=False), PAIRS)
+
+
+@pytest.mark.parametrize("name", ["tp2", "pp2", "dp2-distributed-optimizer", "tp2-dp2-sequence-parallel", "tp2-pp2"])
+def test_pairs_in_micro_batches_of_different_widths_equal_the_one_process_run(name, one_process_with_pairs):
+    layout = LAYOUTS[name]
+    histories = run_on_ranks(train, layout.num_ranks, layout, PAIRS, timeout_s=240)
+    worst_loss = max(abs(a - b) / b for (a, _), (b, _) in zip(histories[0], one_process_with_pairs))
+    worst_norm = max(abs(a - b) / b for (_, a), (_, b) in zip(histories[0], one_process_with_pairs))
     print(f"{name}: largest relative difference of loss {worst_loss:.1e}, of gradient norm {worst_norm:.1e}")
     assert worst_loss < 1e-5 and worst_norm < 1e-4
 
