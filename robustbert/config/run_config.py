@@ -99,12 +99,12 @@ class RunConfig:
         lower, upper = batch // step * step, -(-batch // step) * step
         ways_out = f"{lower} or {upper}" if lower else f"{upper}"
         require(
-            batch % step == 0,
+            batch % step == 0 or self.data.has_variable_lengths,  # then a step has other sizes, see TrainBatches
             f"train.global_batch_size ({batch}) must be a multiple of train.micro_batch_size "
             f"({self.train.micro_batch_size}) x data-parallel size ({size}) = {step}; use {ways_out}",
         )
         return size
 
     def num_micro_batches(self, num_processes: int) -> int:
-        """Micro-batches one process computes a step (gradient accumulation)."""
+        """Micro-batches one process computes a step (gradient accumulation) where all have the same width."""
         return self.train.global_batch_size // (self.train.micro_batch_size * self.data_parallel_size(num_processes))
