@@ -88,5 +88,5 @@ def test_a_row_trains_on_a_small_corpus(name, tmp_path):
     assert all(math.isfinite(line["loss"]) for line in lines)
     assert all(("next_sentence_loss" in line) == config.data.has_pairs for line in lines)
     assert lines[-1]["corpus_samples"].keys() == {str(tmp_path / "text.txt")}
-    full = 8 * 64 * 4  # tokens of four steps of full blocks
-    assert 0.75 * full < lines[-1]["tokens"] <= 1.25 * full
+    full = 8 * 64 * 4  # tokens of four steps of blocks without a gap
+    assert 0.65 * full < lines[-1]["tokens"] <= 1.25 * full
