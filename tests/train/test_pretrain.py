@@ -4,13 +4,15 @@ import dataclasses
 import shutil
 
 import pytest
+from safetensors.torch import load_file
 
 from robustbert.checkpoint.manifest import COMMITTED, CheckpointError, committed_checkpoints, verify
 from robustbert.config import ConfigError
 from robustbert.job import Job
 from robustbert.testing import run_on_ranks
 from robustbert.train.pretrain import TrainingDiverged
-from tests.train.small_run import losses, make_run, train
+from tests.data.conftest import make_text
+from tests.train.small_run import losses, make_run, train, write_text
 
 DROPOUT = ("model.dropout=0.1", "model.attention_dropout=0.1")
 TWO_RANKS = {
@@ -18,6 +20,8 @@ TWO_RANKS = {
     "dp2-fp16": (*DROPOUT, "cluster.processes_per_node=2", "precision=fp16"),
     "tp2-sequence-parallel": (*DROPOUT, "cluster.processes_per_node=2", "parallel.tensor=2", "parallel.sequence=true"),
     "pp2": (*DROPOUT, "cluster.processes_per_node=2", "parallel.pipeline=2"),
+    "pp2-segment-pair": (*DROPOUT, "cluster.processes_per_node=2", "parallel.pipeline=2", "data.format=segment-pair"),
+    "dp2-doc-sentences": (*DROPOUT, "cluster.processes_per_node=2", "data.format=doc-sentences"),
 }
 
 
@@ -45,6 +49,50 @@ def test_another_data_parallel_size_trains_on_the_same_samples(tmp_path):
     for step, values in losses(alone).items():
         assert losses(together)[step][0] == pytest.approx(values[0], rel=1e-5)
         assert losses(together)[step][4] == values[4]  # tokens
+
+
+@pytest.mark.parametrize("data_format", ["doc-sentences", "segment-pair", "sentence-pair"])
+def test_samples_of_any_length_do_not_depend_on_the_data_parallel_size(data_format, tmp_path):
+    chosen = (f"data.format={data_format}", "train.steps=8")
+    config, alone = make_run(tmp_path, "alone", chosen)
+    train(Job(), config, alone)
+    config, together = make_run(tmp_path, "together", (*chosen, "cluster.processes_per_node=2"))
+    run_on_ranks(train, 2, config, together)
+    for mine, theirs in zip(alone.metrics(), together.metrics(), strict=True):
+        assert mine["loss"] == pytest.approx(theirs["loss"], rel=1e-5) and mine["tokens"] == theirs["tokens"]
+        assert mine.get("next_sentence_loss", 0.0) == pytest.approx(theirs.get("next_sentence_loss", 0.0), rel=1e-5)
+
+
+def test_the_samples_of_each_corpus_so_far_are_in_the_metrics(tmp_path):
+    write_text(tmp_path / "text.txt")
+    other = tmp_path / "other.txt"
+    write_text(other, 30)
+    corpora = f"data.train=[{{text: {tmp_path / 'text.txt'}, weight: 3}}, {{text: {other}, weight: 1}}]"
+    config, run = make_run(tmp_path, "weighted", (corpora, "train.steps=10"))
+    train(Job(), config, run)
+    samples = [line["corpus_samples"] for line in run.metrics()]
+    assert [sum(counts.values()) for counts in samples] == [8 * step for step in range(1, 11)]
+    assert samples[-1][str(other)] == pytest.approx(20, abs=12)  # a quarter of 80, drawn without order within a period
+
+
+def test_a_model_of_pairs_and_word_pieces_is_converted_and_fills_masks(tmp_path):
+    from transformers import pipeline
+
+    from robustbert.convert.convert import convert
+
+    chosen = ("data.format=segment-pair", "data.tokenizer={train: {vocab_size: 100, kind: wordpiece}}", "train.steps=8")
+    (tmp_path / "text.txt").write_text(make_text(100))
+    config, run = make_run(tmp_path, "run", chosen)
+    train(Job(), config, run)
+    assert convert(run.path, "huggingface", tmp_path / "model").max_logit_difference < 1e-4
+    back = convert(tmp_path / "model", "robustbert", tmp_path / "back")
+    again = convert(back.output, "huggingface", tmp_path / "again")
+    assert back.num_parameters == again.num_parameters
+    weights = [load_file(tmp_path / name / "model.safetensors") for name in ("model", "again")]
+    assert weights[0].keys() == weights[1].keys() and "cls.seq_relationship.weight" in weights[0]
+    assert all(tensor.equal(weights[1][name]) for name, tensor in weights[0].items())
+    fill = pipeline("fill-mask", model=str(tmp_path / "model"), tokenizer=str(tmp_path / "model"), device=-1)
+    assert len(fill("the model [MASK] words", top_k=3)) == 3
 
 
 @pytest.fixture(scope="module")
