@@ -121,7 +121,8 @@ class CorpusWriter:
         self.begin_document()
         if self.num_sentences == 0:
             text = source.get("text", source)
-            raise DataError(f"{self.prefix}: the source holds no text ({text}){'; ' * bool(not_taken)}{summary_of(not_taken or {})}; check the path and the reader")
+            left_out = f"; not taken: {summary_of(not_taken)}" if not_taken else ""
+            raise DataError(f"{self.prefix}: the source holds no text ({text}){left_out}; check the path and the reader")
         self._bin.flush()
         os.fsync(self._bin.fileno())
         idx_size, idx_sha256 = self._write_index()
@@ -167,7 +168,9 @@ class CorpusWriter:
         sizes = self.num_tokens * self.dtype.itemsize, self.num_sentences * 4, self.num_documents * 8
         for file, size in zip((self._bin, self._lengths, self._documents), sizes):
             if os.fstat(file.fileno()).st_size < size:
-                raise DataError(f"{file.name}: is shorter than it was; delete the .journal beside it to prepare the corpus from the start")
+                raise DataError(
+                    f"{file.name}: is shorter than it was; delete the .journal beside it to prepare the corpus from the start"
+                )
             file.truncate(size)
         for tokens in _parts(self._bin, self.dtype):
             self._hash.update(tokens.tobytes())

@@ -5,6 +5,7 @@ documents whose shingles overlap by a share J (Jaccard) meet in a band with prob
 J = 0.5, 0.56 for 0.7, 0.92 for 0.8, above 0.999 for 0.9. Everything is stateless 64-bit hashing.
 """
 
+import os
 from pathlib import Path
 
 import numpy as np
@@ -57,7 +58,9 @@ class SeenDocuments:
         self._file = open(path, "ab+")
         if self._file.seek(0, 2) < num_keys * 8:
             self._file.close()
-            raise DataError(f"{path}: is shorter than it was; delete the .journal beside it to prepare the corpus from the start")
+            raise DataError(
+                f"{path}: is shorter than it was; delete the .journal beside it to prepare the corpus from the start"
+            )
         self._file.truncate(num_keys * 8)
         self._file.seek(0)
         while content := self._file.read(1 << 20):
@@ -81,6 +84,7 @@ class SeenDocuments:
     def flush(self) -> None:
         """Bring the keys to the disk."""
         self._file.flush()
+        os.fsync(self._file.fileno())
 
     def close(self) -> None:
         """Close the file; it stays."""

@@ -50,8 +50,8 @@ def prepare_corpus(
 ) -> list[Manifest]:
     """Write the corpus at `prefix`, and with valid_fraction above 0 the held-out one at `held_out_prefix`.
 
-    tokenizer_dir: where `tokenizer` lies (it is saved there if it does not); the manifest names it. num_workers: processes, the calling one not
-    counted; 1 works in the calling process. on_bad_input: stop (DataError at the first) or skip (report gets a line about
+    tokenizer_dir: where `tokenizer` lies (it is saved there if it does not); the manifest names it. num_workers: processes,
+    the calling one not counted; 1 works in the calling process. on_bad_input: stop (DataError at the first) or skip (report gets a line about
     each). deduplicate: None, exact or near.
     Goes on from what an interrupted call with the same sources, tokenizer and options left, whatever its number of workers
     and its on_bad_input. Returns the manifests of what was written. DataError: bad input; a corpus that exists, or an
@@ -65,8 +65,7 @@ def prepare_corpus(
     identities = [corpus_source(sources, valid_fraction, bool(i), deduplicate) for i in range(len(prefixes))]
     what = {"tokenizer_sha256": tokenizer.sha256, "corpora": [[str(path), source] for path, source in zip(prefixes, identities)]}
     if not overwrite:
-        for path in prefixes:
-            refuse_existing(path)
+        refuse_existing(*prefixes)
     with Journal(corpus_file(prefix, "journal"), what, overwrite) as journal:
         _save_tokenizer(tokenizer, tokenizer_dir)
         if journal.state is None or not journal.state.get("complete"):
@@ -80,11 +79,12 @@ def prepare_corpus(
     return [read_manifest(path) for path in prefixes]
 
 
-def refuse_existing(prefix: str | Path) -> None:
-    """DataError where a corpus lies at the prefix."""
-    for ending in ("json", "bin", "idx"):
-        if corpus_file(prefix, ending).exists() and not corpus_file(prefix, "journal").exists():
-            path = corpus_file(prefix, ending)
+def refuse_existing(*prefixes: str | Path) -> None:
+    """DataError where a corpus lies at one of the prefixes of a preparation, unless that is under way (the first has a journal)."""
+    if corpus_file(prefixes[0], "journal").exists():
+        return
+    for path in (corpus_file(prefix, ending) for prefix in prefixes for ending in ("json", "bin", "idx")):
+        if path.exists():
             raise DataError(f"{path}: exists already; pass --overwrite to replace it, or choose another output")
 
 
@@ -191,6 +191,8 @@ class _Preparation:
 
     def complete(self, identities: list[dict]) -> None:
         """Write all that the corpora need to be whole, and note that only the names are left to be changed."""
+        if any(writer.num_sentences == 0 for writer in self._writers):  # the writer refuses that; nothing is left to go on from
+            self._state = self._written = None
         for writer, identity in zip(self._writers, identities):
             writer.complete(identity, self.not_taken.to_dict())
         self._state = {"complete": True}

@@ -106,6 +106,7 @@ def _preprocess(options: argparse.Namespace) -> None:
             return
     if not options.overwrite:  # before a tokenizer is trained
         refuse_existing(options.output)
+    goes_on = corpus_file(options.output, "journal").exists()
     started = time.monotonic()
     with _ProgressDisplay() as display:
         if options.train_tokenizer is not None:
@@ -125,10 +126,8 @@ def _preprocess(options: argparse.Namespace) -> None:
     seconds = time.monotonic() - started
     _build_blocks(options, tokenizer)
     megabytes = manifest.num_characters / 1e6
-    print(
-        f"{options.output}: {_counts(manifest)} from {megabytes:.1f} million characters in {seconds:.1f} s "
-        f"({megabytes / seconds:.2f} MB/s){_not_taken(manifest)}"
-    )
+    pace = ", an interrupted run's among them" if goes_on else f" in {seconds:.1f} s ({megabytes / seconds:.2f} MB/s)"
+    print(f"{options.output}: {_counts(manifest)} from {megabytes:.1f} million characters{pace}{_not_taken(manifest)}")
 
 
 def _sources(options: argparse.Namespace) -> list[TextSource]:
