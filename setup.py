@@ -34,6 +34,7 @@ setup(
     ],
     extras_require={
         "corpora": CORPORA,
+        "benchmarks": ["datasets>=3.0"],
         "test": ["pytest>=8.0", "pytest-timeout>=2.3", "hypothesis>=6.100", *CORPORA],
     },
     entry_points={"console_scripts": ["launcher=launcher.cli:main"]},
