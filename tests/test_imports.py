@@ -18,7 +18,7 @@ MAY_IMPORT = {
     "checkpoint": FOUNDATION | {"device", "parallel"},
     "convert": FOUNDATION | {"device", "parallel", "model", "data", "checkpoint"},
     "testing": FOUNDATION,
-    "inspect": {"checkpoint", "data"},
+    "inspection": {"config", "checkpoint", "data"},
     "train": FOUNDATION | {"device", "parallel", "model", "data", "optim", "checkpoint", "convert"},
 }
 MEGATRON_IS_FOR = {"parallel", "model", "optim", "checkpoint", "cpu_megatron", "testing"}

@@ -125,6 +125,16 @@ class IndexedCorpus:
         starts = self._pointers[self.document_indices[1:-1]] // self.tokens.itemsize
         return np.append(starts, self.num_tokens)
 
+    def document_lengths(self, start: int, stop: int) -> np.ndarray:
+        """Tokens of the documents start .. stop - 1: int64, a copy."""
+        firsts = self.document_indices[start : stop + 1]
+        offsets = self._pointers[np.minimum(firsts, self.num_sentences - 1)] // self.tokens.itemsize
+        return np.diff(np.where(firsts < self.num_sentences, offsets, self.num_tokens))
+
+    def sentence_starts(self, start: int, stop: int) -> np.ndarray:
+        """The token offsets at which the sentences start .. stop - 1 start: int64, a copy."""
+        return self._pointers[start:stop] // self.tokens.itemsize
+
     def sentence_ends(self, start: int, stop: int) -> np.ndarray:
         """The token offsets at which the sentences start .. stop - 1 end: int64, a copy."""
         return self._pointers[start:stop] // self.tokens.itemsize + self.sentence_lengths[start:stop]

@@ -1,0 +1,126 @@
+"""The command line of tools/inspect."""
+
+import argparse
+import json
+import sys
+from pathlib import Path
+
+from robustbert.checkpoint.manifest import CheckpointError, verify
+from robustbert.config import ConfigError, MaskingConfig
+from robustbert.data.corpus import IndexedCorpus
+from robustbert.data.errors import DataError
+from robustbert.data.shards import find_prefixes
+from robustbert.inspection.checkpoint import checkpoint_facts, describe_checkpoint
+from robustbert.inspection.corpus import corpus_facts, describe_corpus, describe_together, verify_corpus
+from robustbert.inspection.samples import KEPT, MASKED, REPLACED, SPECIAL, decoded_samples
+
+_EXAMPLE = """examples:
+  tools/inspect runs/quickstart/data/train_0000
+  tools/inspect runs/quickstart/data/train_0000 --samples 2 --format segment-pair --sequence-length 128
+  tools/inspect 'data/cc-news-*' --verify
+  tools/inspect runs/quickstart/checkpoints/step_00000550 --verify
+
+of samples: [word→<mask>] is masked, [word→other] replaced by a random token, [word] predicted and left as it is.
+"""
+_STYLES = {SPECIAL: "dim", MASKED: "bold yellow", REPLACED: "bold red", KEPT: "bold green"}
+_FORMATS = ("full-sentences", "doc-sentences", "segment-pair", "sentence-pair")
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Print what is there; 2 with one line on standard error where it cannot be used, 1 where it is not what was written."""
+    options = _parser().parse_args(arguments)
+    try:
+        if all(Path(target).is_dir() for target in options.targets):
+            return _inspect_checkpoints([Path(target) for target in options.targets], options)
+        return _inspect_corpora(options)
+    except (DataError, CheckpointError, ConfigError, OSError) as error:
+        print(f"tools/inspect: error: {error}", file=sys.stderr)
+        return 2
+
+
+def _inspect_checkpoints(folders: list[Path], options: argparse.Namespace) -> int:
+    if options.json:
+        _print_json([checkpoint_facts(folder) for folder in folders])
+    else:
+        print("\n\n".join("\n".join(describe_checkpoint(folder)) for folder in folders))
+    for folder in folders if options.verify else ():
+        try:
+            verify(folder)
+        except CheckpointError as error:
+            return _damaged(error)
+        print(f"{folder}: verified, every file is what was written", file=_out(options))
+    return 0
+
+
+def _inspect_corpora(options: argparse.Namespace) -> int:
+    prefixes = [prefix for target in options.targets for prefix in find_prefixes(target)]
+    corpora = [IndexedCorpus(prefix) for prefix in prefixes]
+    if options.json:
+        _print_json([corpus_facts(corpus) for corpus in corpora])
+    elif options.samples:
+        for corpus in corpora:
+            _show_samples(corpus, options)
+    else:
+        print("\n".join(describe_corpus(corpora[0]) if len(corpora) == 1 else describe_together(corpora)))
+    for corpus in corpora if options.verify else ():
+        try:
+            verify_corpus(corpus, lambda line: print(f"{corpus.prefix}: {line}", file=_out(options)))
+        except DataError as error:
+            return _damaged(error)
+        print(f"{corpus.prefix}: verified, everything is what was prepared", file=_out(options))
+    return 0
+
+
+def _show_samples(corpus: IndexedCorpus, options: argparse.Namespace) -> None:
+    from rich.console import Console
+    from rich.text import Text
+
+    console = Console(highlight=False, soft_wrap=True)
+    masking = MaskingConfig(strategy="static" if options.static else "dynamic", whole_word=options.whole_word)
+    shown = decoded_samples(
+        corpus, options.samples, options.format, options.sequence_length, masking, options.epoch, options.seed
+    )
+    for counts, parts in shown:
+        console.print(Text(counts, "bold"))
+        console.print(Text.assemble(*((text, _STYLES.get(kind, "")) for kind, text in parts)), "")
+
+
+def _print_json(facts: list[dict]) -> None:
+    print(json.dumps(facts[0] if len(facts) == 1 else facts, indent=1))
+
+
+def _out(options: argparse.Namespace):
+    return sys.stderr if options.json else sys.stdout
+
+
+def _damaged(error: Exception) -> int:
+    print(f"tools/inspect: damaged: {error}", file=sys.stderr)
+    return 1
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="tools/inspect",
+        description="Look into checkpoints (folders) or indexed corpora (the prefix of their .bin and .idx). Writes nothing.",
+        epilog=_EXAMPLE,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    add = parser.add_argument
+    add("targets", nargs="+", metavar="PREFIX_OR_CHECKPOINT", help="of a corpus in parts: a pattern in quotes")
+    add("--verify", action="store_true", help="read every file and compare it with what was written")
+    add("--json", action="store_true", help="the facts for a script")
+    add("--samples", type=_not_negative, default=0, metavar="N", help="of a corpus: the first N samples, as the model sees them")
+    samples = parser.add_argument_group("of samples")
+    samples.add_argument("--format", choices=_FORMATS, default=_FORMATS[0], help="data.format")
+    samples.add_argument("--sequence-length", type=_not_negative, default=512, metavar="S", help="data.sequence_length (512)")
+    samples.add_argument("--whole-word", action="store_true", help="data.masking.whole_word")
+    samples.add_argument("--static", action="store_true", help="data.masking.strategy: static")
+    samples.add_argument("--epoch", type=_not_negative, default=0, metavar="E", help="the epoch, from 0 on")
+    samples.add_argument("--seed", type=_not_negative, default=1, metavar="N", help="run.seed (1)")
+    return parser
+
+
+def _not_negative(text: str) -> int:
+    if not text.isdigit():
+        raise argparse.ArgumentTypeError(f"must be a whole number from 0 on, it is {text!r}")
+    return int(text)
