@@ -146,7 +146,7 @@ def compare_shards(options, folder: Path, tokenizer, show) -> None:
         open_batches(folder / "tokenizer", prefixes, "full-sentences").close()  # the blocks are built once, not measured
         arguments = [ROOT, folder / "tokenizer", options.rounds * 3, *prefixes]
         done = subprocess.run(
-            [sys.executable, "-c", _READ_THROUGH, *map(str, arguments)], check=True, capture_output=True, text=True
+            [sys.executable, "-c", _READ_THROUGH, *map(str, arguments)], check=True, stdout=subprocess.PIPE, text=True
         )
         sizes.append([float(size) for size in done.stdout.split()])
         show(f"{len(prefixes)} corpora of the same text, resident", sizes[-1][0])

@@ -10,15 +10,17 @@ from collections import deque
 from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, replace
+from pathlib import Path
 
 import numpy as np
 import torch
 
 from robustbert.config import DataConfig, TrainConfig
-from robustbert.data.blocks import Packing, Rows
+from robustbert.data.blocks import Packing, Rows, collect_rows
 from robustbert.data.corpus import IndexedCorpus
 from robustbert.data.errors import DataError
 from robustbert.data.hashing import hash_of
+from robustbert.data.joined import join_packings
 from robustbert.data.masking import MaskingVocabulary, mask_epochs, mask_tokens, sample_keys
 from robustbert.data.packing import open_packing
 from robustbert.data.prepare import PreparedCorpus, PreparedData
@@ -144,20 +146,15 @@ class MaskedBlocks:
 
     def _gather(self, samples: Samples, width: int) -> Rows:
         epoch_N = mask_epochs(samples.epoch_N, self._masking)
-        present = np.unique(samples.corpus_N)
+        present = np.unique(samples.corpus_N).tolist()
         if len(present) == 1:
             return self._corpora[present[0]].rows(samples.block_N, epoch_N, self._pair_keys[present[0]], width)
-        whole = None
-        for corpus in present:
+
+        def rows_of(corpus: int) -> tuple[np.ndarray, Rows]:
             here = samples.corpus_N == corpus
-            part = self._corpora[corpus].rows(samples.block_N[here], epoch_N[here], self._pair_keys[corpus], width)
-            if whole is None:
-                shapes = ((len(here), *array.shape[1:]) if array is not None else None for array in part)
-                whole = Rows(*(None if shape is None else np.empty(shape, np.int64) for shape in shapes))
-            for array, part_array in zip(whole, part):
-                if array is not None:
-                    array[here] = part_array
-        return whole
+            return here, self._corpora[corpus].rows(samples.block_N[here], epoch_N[here], self._pair_keys[corpus], width)
+
+        return collect_rows(map(rows_of, present), len(samples.corpus_N))
 
     def _with_filler(self, rows: Rows | None, num_rows: int, width: int) -> Rows:
         """The rows, and filler rows after them, so that they are num_rows."""
@@ -366,13 +363,13 @@ def _names(prepared: tuple[PreparedCorpus, ...]) -> list[str]:
 
 
 def _open_corpora(prepared: tuple[PreparedCorpus, ...], data_config: DataConfig, tokenizer: Tokenizer) -> list[Packing]:
-    corpora = []
-    for entry in prepared:
-        corpus = IndexedCorpus(entry.prefix)
+    def open_part(prefix: Path) -> Packing:
+        corpus = IndexedCorpus(prefix)
         if corpus.manifest.tokenizer_sha256 != tokenizer.sha256:
             raise DataError(
-                f"{entry.prefix}: its tokens are those of another tokenizer ({corpus.tokenizer_dir}) than the run's; "
+                f"{prefix}: its tokens are those of another tokenizer ({corpus.tokenizer_dir}) than the run's; "
                 "prepare it with the run's tokenizer"
             )
-        corpora.append(open_packing(corpus, data_config.format, data_config.sequence_length, tokenizer))
-    return corpora
+        return open_packing(corpus, data_config.format, data_config.sequence_length, tokenizer)
+
+    return [join_packings(list(map(open_part, entry.prefixes))) for entry in prepared]

@@ -3,6 +3,7 @@
 Legend: N blocks asked for at once, S sequence.
 """
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import NamedTuple, Protocol
 
@@ -21,6 +22,19 @@ class Rows(NamedTuple):
     lengths_N: np.ndarray
     token_types_NS: np.ndarray | None = None
     is_next_N: np.ndarray | None = None
+
+
+def collect_rows(parts: Iterable[tuple[np.ndarray, Rows]], num_rows: int) -> Rows:
+    """Rows put together from parts of the same width: each with the places (bool, num_rows) that it fills."""
+    whole = None
+    for here, part in parts:
+        if whole is None:
+            shapes = ((num_rows, *array.shape[1:]) if array is not None else None for array in part)
+            whole = Rows(*(None if shape is None else np.empty(shape, np.int64) for shape in shapes))
+        for array, part_array in zip(whole, part):
+            if array is not None:
+                array[here] = part_array
+    return whole
 
 
 @dataclass(frozen=True)

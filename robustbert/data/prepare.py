@@ -19,6 +19,7 @@ from robustbert.data.indexing import Progress, corpus_source, marked_pieces, pre
 from robustbert.data.packing import open_packing
 from robustbert.data.readers import TextSource, find_source
 from robustbert.data.sampler import check_weights
+from robustbert.data.shards import find_prefixes
 from robustbert.data.sentences import split_sentences
 from robustbert.data.tokenizer import Tokenizer, load_tokenizer, train_tokenizer
 
@@ -27,11 +28,23 @@ _TOKENIZER_TEXT_CHARS = 1 << 30  # a tokenizer is trained on the first so many c
 
 @dataclass(frozen=True)
 class PreparedCorpus:
-    """An indexed corpus of a run; weight as in the configuration, name as the user gave its text or path there."""
+    """An indexed corpus of a run; weight as in the configuration, name as the user gave its text or path there.
+
+    prefix: of its files, or where it was prepared in parts a pattern that they match.
+    """
 
     prefix: Path
     weight: float | None = None
     name: str = ""
+
+    @property
+    def prefixes(self) -> list[Path]:
+        """The prefixes of its parts, in order. DataError: see find_prefixes."""
+        return find_prefixes(str(self.prefix))
+
+    def open_parts(self) -> list[IndexedCorpus]:
+        """Its parts, opened for reading."""
+        return [IndexedCorpus(prefix) for prefix in self.prefixes]
 
 
 @dataclass(frozen=True)
@@ -54,7 +67,8 @@ def check_sources(data_config: DataConfig) -> None:
     tokenizer = None if isinstance(data_config.tokenizer, TokenizerSource) else load_tokenizer(data_config.tokenizer)
     for corpus in (*data_config.train, *data_config.valid):
         if corpus.text is None:
-            _check_tokenizer(corpus.path, tokenizer.sha256 if tokenizer else None, _tokenizer_name(data_config))
+            for prefix in find_prefixes(corpus.path):
+                _check_tokenizer(prefix, tokenizer.sha256 if tokenizer else None, _tokenizer_name(data_config))
             continue
         for path in find_source(corpus.text, corpus.reader).files:
             if not os.access(path, os.R_OK):
@@ -80,7 +94,8 @@ def prepare_run(data_config: DataConfig, data_dir: str | Path, progress: Progres
         _prepare_text(corpus, tokenizer, data_config, data_dir, "valid", i, progress)
     prepared = prepared_data(data_config, data_dir)
     for corpus in (*prepared.train, *prepared.valid):
-        open_packing(IndexedCorpus(corpus.prefix), data_config.format, data_config.sequence_length, tokenizer)
+        for part in corpus.open_parts():
+            open_packing(part, data_config.format, data_config.sequence_length, tokenizer)
     return prepared
 
 
@@ -94,7 +109,8 @@ def prepared_data(data_config: DataConfig, data_dir: str | Path) -> PreparedData
     if data_config.valid_fraction:
         valid = [PreparedCorpus(data_dir / f"valid_{i:04d}", name=c.source) for i, c in enumerate(data_config.train) if c.text]
     for corpus in (*train, *valid):
-        _check_tokenizer(corpus.prefix, tokenizer.sha256, _tokenizer_name(data_config))
+        for prefix in corpus.prefixes:
+            _check_tokenizer(prefix, tokenizer.sha256, _tokenizer_name(data_config))
     return PreparedData(tokenizer_dir, tokenizer.vocab_size, tuple(train), tuple(valid))
 
 
@@ -106,8 +122,8 @@ def unigram_perplexity(prepared: PreparedData) -> float:
     """
     if not prepared.valid:
         raise DataError("no text is held out: give data.valid or data.valid_fraction")
-    seen = 1.0 + sum(IndexedCorpus(corpus.prefix).token_counts() for corpus in prepared.train)
-    held_out = sum(IndexedCorpus(corpus.prefix).token_counts() for corpus in prepared.valid)
+    seen = 1.0 + sum(part.token_counts() for corpus in prepared.train for part in corpus.open_parts())
+    held_out = sum(part.token_counts() for corpus in prepared.valid for part in corpus.open_parts())
     nats = -(held_out * np.log(seen / seen.sum())).sum() / held_out.sum()
     return float(np.exp(nats))
 

@@ -19,6 +19,7 @@ from robustbert.data.packing import NUM_FRAME_TOKENS, open_packing
 from robustbert.data.readers import READERS, TextSource, find_source, read_pieces, take_shard
 from robustbert.data.records import ReaderOptions
 from robustbert.data.sentences import split_sentences
+from robustbert.data.shards import shard_prefix
 from robustbert.data.tokenizer import Tokenizer, load_tokenizer, train_tokenizer
 
 _EXAMPLE = """examples:
@@ -28,9 +29,12 @@ _EXAMPLE = """examples:
                    --on-bad-input skip --tokenizer roberta/ --output data/cc-news --shard 3/64
   tools/preprocess --reader stories --input 'crawl/*.warc.wet.gz' --queries wsc/train.jsonl --share 0.001 --tokenizer roberta/ \\
                    --output data/stories
+  sbatch --array=0-63 --cpus-per-task=16 --wrap 'tools/preprocess --shard auto --reader openwebtext --input openwebtext.tar.xz \
+                   --tokenizer roberta/ --output data/openwebtext'
+  mpirun -n 64 tools/preprocess --shard auto --workers 1 --input 'text/*.jsonl.zst' --tokenizer roberta/ --output data/text
 
 writes data/books.bin, .idx, .json, .tokenizer/ and the blocks, which data.train takes as `- path: data/books`; with --shard
-data/cc-news-00003-of-00064.*, one corpus a shard. Killed at any moment, the same command goes on where it was.
+data/cc-news-00003-of-00064.*, one part, and all parts together are `- path: data/cc-news-*`. Killed at any moment, the same command goes on where it was.
 
 readers: plain (two blank lines part documents), jsonl and parquet (field `text`), wikipedia (XML dump), books (one file a
 book), cc-news (WARC), openwebtext (its .tar or .tar.xz), stories (WARC, WET, .jsonl or text). Files may be compressed:
@@ -45,7 +49,7 @@ def main(arguments: list[str] | None = None) -> int:
     signal.signal(signal.SIGTERM, lambda *_: _interrupt())  # a scheduler's signal: end as Ctrl-C does
     if options.shard is not None:
         index, count = options.shard
-        options.output = f"{options.output}-{index:05d}-of-{count:05d}"
+        options.output = shard_prefix(options.output, index, count)
     try:
         _preprocess(options)
     except (DataError, OSError) as error:
@@ -72,7 +76,7 @@ def _parser() -> argparse.ArgumentParser:
     add("--output", required=True, metavar="PREFIX", help="of the .bin, .idx and .json to be written")
     add("--workers", type=_positive, default=len(os.sched_getaffinity(0)), metavar="N", help="processes (one a core)")
     add("--reader", choices=READERS, help="by default chosen by the file's ending: jsonl, parquet, else plain")
-    add("--shard", type=_shard, metavar="I/N", help="prepare only part I (0 to N - 1) of N, as PREFIX-0000I-of-0000N")
+    add("--shard", type=_shard, metavar="I/N", help="only part I (0 to N - 1) of N, as PREFIX-0000I-of-0000N; auto: this task of the cluster's job")
     add("--on-bad-input", choices=("stop", "skip"), default="stop", help="what cannot be read ends the command, or is counted")
     add(
         "--deduplicate",
@@ -272,7 +276,25 @@ def _date(text: str) -> str:
 
 
 def _shard(text: str) -> tuple[int, int]:
+    if text == "auto":
+        found = _shard_of_the_cluster(os.environ)
+        if found is None:
+            raise argparse.ArgumentTypeError(
+                "auto needs a job of several tasks (SLURM_ARRAY_TASK_ID, SLURM_PROCID or OMPI_COMM_WORLD_RANK); or say I/N"
+            )
+        return found
     index, _, count = text.partition("/")
     if not (index.isdigit() and count.isdigit() and int(index) < int(count)):
-        raise argparse.ArgumentTypeError(f"must be I/N with I from 0 to N - 1, for instance 0/4, it is {text!r}")
+        raise argparse.ArgumentTypeError(f"must be I/N with I from 0 to N - 1, for instance 0/4, or auto, it is {text!r}")
     return int(index), int(count)
+
+
+def _shard_of_the_cluster(environment) -> tuple[int, int] | None:
+    """This task's number and the number of tasks, of a Slurm array, an srun or an mpirun; None outside of them."""
+    if "SLURM_ARRAY_TASK_ID" in environment:
+        first = int(environment.get("SLURM_ARRAY_TASK_MIN", 0))
+        return int(environment["SLURM_ARRAY_TASK_ID"]) - first, int(environment["SLURM_ARRAY_TASK_COUNT"])
+    for index, count in (("SLURM_PROCID", "SLURM_NTASKS"), ("OMPI_COMM_WORLD_RANK", "OMPI_COMM_WORLD_SIZE")):
+        if index in environment:
+            return int(environment[index]), int(environment[count])
+    return None

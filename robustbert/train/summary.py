@@ -11,7 +11,6 @@ import numpy as np
 
 from robustbert.config import load_config
 from robustbert.convert.convert import convert
-from robustbert.data.corpus import IndexedCorpus
 from robustbert.data.prepare import prepared_data
 from robustbert.data.tokenizer import load_tokenizer
 from robustbert.run_directory import RunDirectory
@@ -56,7 +55,7 @@ def held_out_sentences(run: RunDirectory) -> list[tuple[str, str]]:
     prepared = prepared_data(config.data, run.data)
     if not prepared.valid:
         return []
-    corpus = IndexedCorpus(prepared.valid[0].prefix)
+    corpus = prepared.valid[0].open_parts()[0]
     tokenizer = load_tokenizer(prepared.tokenizer_dir)
     mask, chosen = tokenizer.decode([tokenizer.mask_id]), []
     for number in np.linspace(0, len(corpus) - 1, min(len(corpus), 400)).astype(int):

@@ -1,0 +1,104 @@
+"""A corpus prepared in parts: the parts are disjoint and everything, and together they are one corpus of a run."""
+
+import os
+import subprocess
+from collections import Counter
+
+import numpy as np
+import pytest
+
+from robustbert.config import CorpusConfig, DataConfig, MaskingConfig, TrainConfig
+from robustbert.data.batches import build_train_batches
+from robustbert.data.corpus import IndexedCorpus
+from robustbert.data.errors import DataError
+from robustbert.data.indexing import prepare_corpus
+from robustbert.data.prepare import check_sources, prepare_run
+from robustbert.data.readers import find_source, take_shard
+from robustbert.data.shards import find_prefixes, shard_prefix
+from tests.data.conftest import make_text
+from tests.data.test_preprocess import command
+
+
+def documents_of(corpus):
+    ends = corpus.document_ends.tolist()
+    return [tuple(corpus.tokens[start:end].tolist()) for start, end in zip([0, *ends], ends)]
+
+
+def write_parts(folder, tokenizer, count, num_files=1):
+    """The prefixes of a corpus of 50 documents in `count` parts, and those of the whole."""
+    for number in range(num_files):
+        (folder / f"text_{number}.txt").write_text(make_text(50 // num_files, seed=number))
+    source = find_source(str(folder / "text_*.txt"))
+    prepare_corpus([source], tokenizer, folder / "tokenizer", folder / "whole")
+    prefixes = [folder / shard_prefix("part", index, count) for index in range(count)]
+    for index, prefix in enumerate(prefixes):
+        prepare_corpus(take_shard([source], index, count), tokenizer, folder / "tokenizer", prefix)
+    return prefixes, folder / "whole"
+
+
+@pytest.mark.parametrize("num_files", [1, 10], ids=["by-documents", "by-files"])
+def test_the_parts_are_disjoint_and_together_everything(num_files, tokenizer, tmp_path):
+    prefixes, whole = write_parts(tmp_path, tokenizer, 4, num_files)
+    parts = [documents_of(IndexedCorpus(prefix)) for prefix in prefixes]
+    assert Counter(sum(parts, [])) == Counter(documents_of(IndexedCorpus(whole)))
+    assert min(map(len, parts)) >= 50 // 4 - 5
+    assert find_prefixes(str(tmp_path / "part-*")) == prefixes
+
+
+@pytest.mark.parametrize("packing_format", ["full-sentences", "doc-sentences", "segment-pair", "sentence-pair"])
+def test_a_pattern_is_one_corpus_whose_blocks_come_once_an_epoch(packing_format, tokenizer, tmp_path):
+    write_parts(tmp_path, tokenizer, 3)
+    data = DataConfig(
+        str(tmp_path / "tokenizer"),
+        (CorpusConfig(path=str(tmp_path / "part-*"), weight=3.0), CorpusConfig(path=str(tmp_path / "whole"), weight=1.0)),
+        format=packing_format,
+        sequence_length=32,
+        masking=MaskingConfig(),
+        num_workers=0,
+    )
+    prepared = prepare_run(data, tmp_path / "data")
+    batches = build_train_batches(prepared, data, TrainConfig(global_batch_size=40, micro_batch_size=4), 1, 0, 1)
+    step = 10_000 * 7 // batches.samples_per_step  # shares are exact at whole periods
+    names = list(batches.corpus_samples(1))
+    assert names == [str(tmp_path / "part-*"), str(tmp_path / "whole")]
+    assert batches._sampler.shares(70_000).tolist() == [52_500, 17_500]
+    joined = batches._blocks._corpora[0]
+    parts = [part.open_parts() for part in prepared.train][0]
+    assert len(joined) == sum(len(part) for part in joined._parts) and len(parts) == 3
+    assert sum(batch.num_real_tokens for batch in batches.micro_batches(step)) > 0
+    if packing_format == "full-sentences":  # the rows of each part, one part after another
+        rows = joined.rows(np.arange(len(joined)), np.zeros(len(joined), np.int64), 5, 32).tokens_NS
+        expected = [p.rows(np.arange(len(p)), np.zeros(len(p), np.int64), 5, 32).tokens_NS for p in joined._parts]
+        assert np.array_equal(rows, np.concatenate(expected))
+
+
+def test_missing_parts_and_patterns_without_a_corpus_are_refused(tokenizer, tmp_path):
+    prefixes, _ = write_parts(tmp_path, tokenizer, 3)
+    os.remove(f"{prefixes[1]}.json")
+    for pattern, message in (("part-*", r"1 of the 3 parts .* \(number 1\).*--shard 1/3"), ("none-*", "matches no prepared corpus")):
+        with pytest.raises(DataError, match=message):
+            check_sources(DataConfig(str(tmp_path / "tokenizer"), (CorpusConfig(path=str(tmp_path / pattern)),), sequence_length=32))
+
+
+@pytest.mark.parametrize(
+    ("environment", "expected"),
+    [
+        ({"SLURM_ARRAY_TASK_ID": "7", "SLURM_ARRAY_TASK_MIN": "5", "SLURM_ARRAY_TASK_COUNT": "3", "SLURM_PROCID": "0"}, "00002-of-00003"),
+        ({"SLURM_PROCID": "1", "SLURM_NTASKS": "4"}, "00001-of-00004"),
+        ({"OMPI_COMM_WORLD_RANK": "3", "OMPI_COMM_WORLD_SIZE": "4"}, "00003-of-00004"),
+        ({}, None),
+    ],
+    ids=["slurm-array", "srun", "mpirun", "none"],
+)
+def test_the_part_comes_from_the_cluster(environment, expected, tokenizer_dir, tmp_path):
+    (tmp_path / "text.txt").write_text(make_text(30))
+    known = {k: v for k, v in os.environ.items() if not k.startswith(("SLURM_", "OMPI_"))}
+    arguments = ["--input", "text.txt", "--tokenizer", tokenizer_dir, "--output", "out/part", "--shard", "auto"]
+    result = subprocess.run(
+        command(*arguments), cwd=tmp_path, env=known | environment, capture_output=True, text=True, timeout=60
+    )
+    if expected is None:
+        assert result.returncode == 2 and "SLURM_ARRAY_TASK_ID" in result.stderr
+    else:
+        assert result.returncode == 0, result.stderr
+        assert (tmp_path / f"out/part-{expected}.json").exists()
