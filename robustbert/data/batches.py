@@ -27,7 +27,8 @@ from robustbert.data.prepare import PreparedCorpus, PreparedData
 from robustbert.data.sampler import Permutation, Sampler, Samples
 from robustbert.data.tokenizer import Tokenizer, load_tokenizer
 
-_ROWS_AT_ONCE = 256  # assembled together: enough to spread numpy's overhead, few enough to stay in the cache
+# Assembled together: enough to spread numpy's overhead, few enough to stay in the cache; rows of a kind of length.
+_TOKENS_AT_ONCE, _ROWS_AT_ONCE = 1 << 17, 512
 _HELD_OUT_STREAM = 4  # keeps the choice of held-out blocks apart from the sampler's permutations
 _PAIR_STREAM = 7  # keeps the choice of second segments apart from the masks
 
@@ -70,6 +71,7 @@ class MaskedBlocks:
         self._pair_keys = [int(hash_of(seed, _PAIR_STREAM, i)[0]) for i in range(len(corpora))]
         self._sequence_length, self._multiple = data_config.sequence_length, data_config.pad_to_multiple
         self.has_fixed_width = all(corpus.has_fixed_width for corpus in corpora)
+        self._rows_at_once = min(_ROWS_AT_ONCE, int(_TOKENS_AT_ONCE / max((c.sizes.mean for c in corpora), default=1.0)))
 
     def lengths(self, samples: Samples) -> np.ndarray:
         """Tokens of each sample, specials included: int64 (N,)."""
@@ -83,7 +85,7 @@ class MaskedBlocks:
 
     def micro_batches(self, samples: Samples, micro_batch_size: int) -> list[Batch]:
         """One Batch for every micro_batch_size samples; where the last ones are fewer, filler rows complete them."""
-        size = max(1, _ROWS_AT_ONCE // micro_batch_size) * micro_batch_size
+        size = max(1, self._rows_at_once // micro_batch_size) * micro_batch_size
         batches = []
         for start in range(0, len(samples.block_N), size):
             batches += self._assemble(samples.part(slice(start, start + size)), micro_batch_size)

@@ -10,6 +10,7 @@ from typing import NamedTuple, Protocol
 import numpy as np
 
 NUM_FRAME_TOKENS = 2  # <s> and </s>
+_SHORT_SPAN = 128  # below this mean length one copy of all indices is faster than a copy a span
 
 
 class Rows(NamedTuple):
@@ -79,3 +80,16 @@ class Packing(Protocol):
 
     def rows(self, blocks_N: np.ndarray, epochs_N: np.ndarray, key: int, width: int) -> Rows:
         """The blocks, padded to `width`, which none of them exceeds."""
+
+
+def copy_spans(source: np.ndarray, target: np.ndarray, from_K: np.ndarray, to_K: np.ndarray, lengths_K: np.ndarray) -> None:
+    """Copy K spans of a vector into places of another one, in place; int64 starts and lengths."""
+    if len(lengths_K) == 0:
+        return
+    if lengths_K.mean() >= _SHORT_SPAN:
+        for start, place, length in zip(from_K.tolist(), to_K.tolist(), lengths_K.tolist()):
+            target[place : place + length] = source[start : start + length]
+        return
+    before_K = np.cumsum(lengths_K) - lengths_K
+    number = np.arange(int(lengths_K.sum()))
+    target[number + np.repeat(to_K - before_K, lengths_K)] = source[number + np.repeat(from_K - before_K, lengths_K)]

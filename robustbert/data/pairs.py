@@ -9,7 +9,7 @@ from math import isqrt
 
 import numpy as np
 
-from robustbert.data.blocks import BlockSizes, Rows
+from robustbert.data.blocks import BlockSizes, Rows, copy_spans
 from robustbert.data.corpus import IndexedCorpus
 from robustbert.data.errors import DataError
 from robustbert.data.hashing import below, hash_of
@@ -80,14 +80,19 @@ class PairedCorpus:
         tokens_NS = np.full((len(blocks_N), width), self._pad_id, np.int64)
         tokens_NS[:, 0] = self._bos_id
         tokens_NS[np.arange(len(blocks_N)), lengths_N - 1] = self._eos_id
-        starts = zip(first_starts_N.tolist(), first_lengths_N.tolist(), second_starts_N.tolist(), lengths_N.tolist())
-        corpus_tokens, separator = self.corpus.tokens, self._separator
-        for tokens_S, (first, first_length, second, length) in zip(tokens_NS, starts):
-            at = 1 + first_length
-            tokens_S[1:at] = corpus_tokens[first : first + first_length]
-            tokens_S[at : at + len(separator)] = separator
-            at += len(separator)
-            tokens_S[at : length - 1] = corpus_tokens[second : second + length - 1 - at]
+        row_starts_N = np.arange(len(blocks_N)) * width
+        separators_N = row_starts_N + 1 + first_lengths_N
+        for place, id_ in enumerate(self._separator.tolist()):
+            tokens_NS.ravel()[separators_N + place] = id_
+        second_places_N = separators_N + len(self._separator)
+        second_lengths_N = row_starts_N + lengths_N - 1 - second_places_N
+        copy_spans(
+            self.corpus.tokens,
+            tokens_NS.ravel(),
+            np.concatenate([first_starts_N, second_starts_N]),
+            np.concatenate([row_starts_N + 1, second_places_N]),
+            np.concatenate([first_lengths_N, second_lengths_N]),
+        )
         place_S = np.arange(width)
         # The first </s> belongs to the first segment.
         token_types_NS = (place_S > first_lengths_N[:, None] + 1) & (place_S < lengths_N[:, None])
