@@ -27,7 +27,7 @@ from robustbert.data.prepare import PreparedCorpus, PreparedData
 from robustbert.data.sampler import Permutation, Sampler, Samples
 from robustbert.data.tokenizer import Tokenizer, load_tokenizer
 
-# Assembled together: enough to spread numpy's overhead, few enough to stay in the cache; rows of a kind of length.
+# Assembled together: enough to spread numpy's overhead, few enough to stay in the cache and, sorted, to be alike in length.
 _TOKENS_AT_ONCE, _ROWS_AT_ONCE = 1 << 17, 512
 _HELD_OUT_STREAM = 4  # keeps the choice of held-out blocks apart from the sampler's permutations
 _PAIR_STREAM = 7  # keeps the choice of second segments apart from the masks

@@ -23,6 +23,7 @@ _BUILDERS = {
     "segment-pair": build_segment_pairs,
     "sentence-pair": build_sentence_pairs,
 }
+FORMATS = tuple(_BUILDERS)
 
 
 def open_packing(
@@ -31,8 +32,8 @@ def open_packing(
     """Open the blocks of a corpus; where they are absent or of another content, build them and put them beside it.
 
     Several processes may do so at once: each writes a file of its own and renames it. Where the folder is not writable
-    the blocks stay in memory, as without `stores`. DataError: a sequence_length without room for a token, an unknown format, a corpus that
-    holds no pairs.
+    the blocks stay in memory, as without `stores`. DataError: a sequence_length without room for a token, an unknown
+    format, a corpus that holds no pairs.
     """
     if packing_format not in _BUILDERS:
         raise DataError(f"data.format {packing_format!r} is not known; use {', '.join(_BUILDERS)}")

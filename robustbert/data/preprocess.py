@@ -7,6 +7,8 @@ import os
 import signal
 import sys
 import time
+from concurrent.futures import ProcessPoolExecutor
+from multiprocessing import get_context
 from pathlib import Path
 
 from robustbert.data.corpora.stories import read_questions
@@ -15,7 +17,7 @@ from robustbert.data.duplicates import KINDS
 from robustbert.data.errors import DataError
 from robustbert.data.indexing import corpus_source, is_prepared, prepare_corpus, refuse_existing
 from robustbert.data.not_taken import summary_of
-from robustbert.data.packing import NUM_FRAME_TOKENS, open_packing
+from robustbert.data.packing import FORMATS, NUM_FRAME_TOKENS, open_packing
 from robustbert.data.readers import READERS, TextSource, find_source, read_pieces, take_shard
 from robustbert.data.records import ReaderOptions
 from robustbert.data.sentences import split_sentences
@@ -85,9 +87,19 @@ def _parser() -> argparse.ArgumentParser:
         choices=KINDS,
         help="leave out documents that came before in this shard: nearly so (MinHash; the default), or exactly so",
     )
-    add("--train-tokenizer", type=_vocab_size, metavar="VOCAB_SIZE", help="train a byte-level BPE on the input, in DIR, first")
     add("--sequence-length", type=_sequence_length, nargs="+", default=[], metavar="N", help="build the blocks of these too")
+    add(
+        "--format",
+        nargs="+",
+        choices=FORMATS,
+        default=[FORMATS[0]],
+        help="in these forms of data.format (with --sequence-length; a run builds what is not there)",
+    )
     add("--overwrite", action="store_true", help="replace an output that exists")
+    trained = parser.add_argument_group("a tokenizer of the input's own")
+    trained.add_argument("--train-tokenizer", type=_vocab_size, metavar="VOCAB_SIZE", help="train it on the input, in DIR, first")
+    trained.add_argument("--tokenizer-kind", choices=("byte-bpe", "wordpiece"), default="byte-bpe", help="its kind (byte-bpe)")
+    trained.add_argument("--cased", action="store_true", help="of a wordpiece: keep case and accents")
     news = parser.add_argument_group("of the reader cc-news")
     news.add_argument("--from", type=_date, dest="first_date", metavar="DATE", help="the first day of the crawl: 2016-09-01")
     news.add_argument("--to", type=_date, dest="last_date", metavar="DATE", help="its last day")
@@ -155,9 +167,20 @@ def _sources(options: argparse.Namespace) -> list[TextSource]:
 
 
 def _build_blocks(options: argparse.Namespace, tokenizer: Tokenizer) -> None:
-    for length in options.sequence_length:
-        packed = open_packing(IndexedCorpus(options.output), "full-sentences", length, tokenizer)
-        print(f"{options.output}: {len(packed)} blocks of {length} tokens")
+    """The blocks of every format and length, as many at a time as there are workers."""
+    wanted = [(packing_format, length) for packing_format in options.format for length in options.sequence_length]
+    if len(wanted) == 1 or options.workers == 1:
+        counts = [_num_blocks(options.output, tokenizer, *form) for form in wanted]
+    else:
+        with ProcessPoolExecutor(min(options.workers, len(wanted) or 1), get_context("spawn")) as pool:
+            futures = [pool.submit(_num_blocks, options.output, tokenizer, *form) for form in wanted]
+            counts = [future.result() for future in futures]
+    for (packing_format, length), count in zip(wanted, counts):
+        print(f"{options.output}: {count} blocks {packing_format} of {length} tokens")
+
+
+def _num_blocks(prefix: str, tokenizer: Tokenizer, packing_format: str, length: int) -> int:
+    return len(open_packing(IndexedCorpus(prefix), packing_format, length, tokenizer))
 
 
 def _counts(manifest: Manifest) -> str:
@@ -172,7 +195,8 @@ def _trained_tokenizer(options: argparse.Namespace, sources: list[TextSource], d
     """A tokenizer of the input, in its folder; one that an interrupted run trained on the same is kept."""
     folder = Path(options.tokenizer)
     record_file = folder.with_name(f"{folder.name}.training.json")
-    record = {"vocab_size": options.train_tokenizer, "source": corpus_source(sources, 0.0, held_out=False)}
+    kind = {"kind": options.tokenizer_kind, "lowercase": None if options.tokenizer_kind == "byte-bpe" else not options.cased}
+    record = {"vocab_size": options.train_tokenizer, **kind, "source": corpus_source(sources, 0.0, held_out=False)}
     if folder.exists() and any(folder.iterdir()):
         tokenizer = load_tokenizer(folder) if record_file.is_file() else None
         if tokenizer is not None and _read_json(record_file) == record | {"sha256": tokenizer.sha256}:
@@ -190,7 +214,8 @@ def _trained_tokenizer(options: argparse.Namespace, sources: list[TextSource], d
 
     skips = options.on_bad_input == "skip"
     pieces = (piece for source in sources for piece in read_pieces(source, advance=advance, skip_bad_input=skips))
-    tokenizer = train_tokenizer((s for piece in pieces for s in split_sentences(piece.text)), options.train_tokenizer)
+    sentences = (sentence for piece in pieces for sentence in split_sentences(piece.text))
+    tokenizer = train_tokenizer(sentences, options.train_tokenizer, **kind)
     record_file.parent.mkdir(parents=True, exist_ok=True)
     record_file.write_text(json.dumps(record | {"sha256": tokenizer.sha256}, indent=1) + "\n", encoding="utf-8")
     tokenizer.save(folder)  # last: a folder without its record would not be taken for this input's
@@ -245,7 +270,7 @@ def _positive(text: str) -> int:
 
 
 def _vocab_size(text: str) -> int:
-    return _at_least(text, 261)  # 256 bytes and 5 specials
+    return _at_least(text, 100)  # what a kind needs more, its trainer says
 
 
 def _sequence_length(text: str) -> int:

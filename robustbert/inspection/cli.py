@@ -9,6 +9,7 @@ from robustbert.checkpoint.manifest import CheckpointError, verify
 from robustbert.config import ConfigError, MaskingConfig
 from robustbert.data.corpus import IndexedCorpus
 from robustbert.data.errors import DataError
+from robustbert.data.packing import FORMATS
 from robustbert.data.shards import find_prefixes
 from robustbert.inspection.checkpoint import checkpoint_facts, describe_checkpoint
 from robustbert.inspection.corpus import corpus_facts, describe_corpus, describe_together, verify_corpus
@@ -23,7 +24,6 @@ _EXAMPLE = """examples:
 of samples: [word→<mask>] is masked, [word→other] replaced by a random token, [word] predicted and left as it is.
 """
 _STYLES = {SPECIAL: "dim", MASKED: "bold yellow", REPLACED: "bold red", KEPT: "bold green"}
-_FORMATS = ("full-sentences", "doc-sentences", "segment-pair", "sentence-pair")
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -111,7 +111,7 @@ def _parser() -> argparse.ArgumentParser:
     add("--json", action="store_true", help="the facts for a script")
     add("--samples", type=_not_negative, default=0, metavar="N", help="of a corpus: the first N samples, as the model sees them")
     samples = parser.add_argument_group("of samples")
-    samples.add_argument("--format", choices=_FORMATS, default=_FORMATS[0], help="data.format")
+    samples.add_argument("--format", choices=FORMATS, default=FORMATS[0], help="data.format")
     samples.add_argument("--sequence-length", type=_not_negative, default=512, metavar="S", help="data.sequence_length (512)")
     samples.add_argument("--whole-word", action="store_true", help="data.masking.whole_word")
     samples.add_argument("--static", action="store_true", help="data.masking.strategy: static")

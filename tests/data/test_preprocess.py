@@ -58,6 +58,18 @@ def test_one_command_trains_a_tokenizer_and_writes_a_corpus(text_file, tmp_path)
     assert IndexedCorpus(tmp_path / "out" / "books.v1").num_documents == 10
 
 
+def test_blocks_of_every_format_are_built_beside_the_data(text_file, tmp_path):
+    arguments = ["--input", text_file, "--tokenizer", "tok", "--train-tokenizer", 110, "--tokenizer-kind", "wordpiece"]
+    formats = ["full-sentences", "doc-sentences", "segment-pair", "sentence-pair"]
+    result = run(*arguments, "--output", "c", "--sequence-length", 32, 64, "--format", *formats, "--workers", 2, cwd=tmp_path)
+    assert result.returncode == 0, result.stderr
+    assert result.stdout.count(" blocks ") == 8 and (tmp_path / "tok" / "vocab.txt").is_file()
+    assert {path.name for path in tmp_path.glob("c.*.npy")} == {
+        "c.counts.npy",
+        *(f"c.{name}-{length}.npy" for name in formats for length in (32, 64)),
+    }
+
+
 @pytest.mark.parametrize(
     ("change", "message"),
     [
