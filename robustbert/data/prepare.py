@@ -7,7 +7,9 @@ valid_0000.* for the first of data.valid, or for what data.valid_fraction holds 
 
 import json
 import os
+from concurrent.futures import ProcessPoolExecutor
 from dataclasses import asdict, dataclass
+from multiprocessing import get_context
 from pathlib import Path
 
 import numpy as np
@@ -16,13 +18,14 @@ from robustbert.config.sections import CorpusConfig, DataConfig, TokenizerSource
 from robustbert.data.corpus import IndexedCorpus
 from robustbert.data.errors import DataError
 from robustbert.data.indexing import Progress, corpus_source, marked_pieces, prepare_corpus
-from robustbert.data.packing import open_packing
+from robustbert.data.packing import open_packing, stored_blocks
 from robustbert.data.readers import TextSource, find_source
 from robustbert.data.sampler import check_weights
 from robustbert.data.shards import find_prefixes
 from robustbert.data.sentences import split_sentences
 from robustbert.data.tokenizer import Tokenizer, load_tokenizer, train_tokenizer
 
+_MIN_TOKENS_FOR_PROCESSES = 200_000_000  # below, one process has built the blocks before others have started
 _TOKENIZER_TEXT_CHARS = 1 << 30  # a tokenizer is trained on the first so many characters of each source
 
 
@@ -93,9 +96,8 @@ def prepare_run(data_config: DataConfig, data_dir: str | Path, progress: Progres
     for i, corpus in enumerate(data_config.valid):
         _prepare_text(corpus, tokenizer, data_config, data_dir, "valid", i, progress)
     prepared = prepared_data(data_config, data_dir)
-    for corpus in (*prepared.train, *prepared.valid):
-        for part in corpus.open_parts():
-            open_packing(part, data_config.format, data_config.sequence_length, tokenizer)
+    parts = [part for corpus in (*prepared.train, *prepared.valid) for part in corpus.open_parts()]
+    _build_blocks(parts, data_config, tokenizer)
     return prepared
 
 
@@ -126,6 +128,23 @@ def unigram_perplexity(prepared: PreparedData) -> float:
     held_out = sum(part.token_counts() for corpus in prepared.valid for part in corpus.open_parts())
     nats = -(held_out * np.log(seen / seen.sum())).sum() / held_out.sum()
     return float(np.exp(nats))
+
+
+def _build_blocks(parts: list[IndexedCorpus], data_config: DataConfig, tokenizer: Tokenizer) -> None:
+    """The blocks of all parts that have none yet, large ones in several processes."""
+    form = data_config.format, data_config.sequence_length
+    missing = [part for part in parts if form not in stored_blocks(part)]
+    num_workers = min(len(missing), data_config.prepare_workers or len(os.sched_getaffinity(0)))
+    if num_workers > 1 and sum(part.num_tokens for part in missing) > _MIN_TOKENS_FOR_PROCESSES:
+        with ProcessPoolExecutor(num_workers, get_context("spawn")) as pool:
+            for done in [pool.submit(_open_blocks, part.prefix, *form, tokenizer) for part in missing]:
+                done.result()
+    for part in parts:
+        open_packing(part, *form, tokenizer)
+
+
+def _open_blocks(prefix: Path, packing_format: str, sequence_length: int, tokenizer: Tokenizer) -> None:
+    open_packing(IndexedCorpus(prefix), packing_format, sequence_length, tokenizer)
 
 
 def _prefix(corpus: CorpusConfig, data_dir: Path, kind: str, number: int) -> Path:

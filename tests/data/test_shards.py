@@ -72,6 +72,23 @@ def test_a_pattern_is_one_corpus_whose_blocks_come_once_an_epoch(packing_format,
         assert np.array_equal(rows, np.concatenate(expected))
 
 
+def test_blocks_built_by_several_processes_are_those_of_one(tokenizer, tmp_path, monkeypatch):
+    from robustbert.data import prepare
+
+    prefixes, _ = write_parts(tmp_path, tokenizer, 3)
+    data = DataConfig(
+        str(tmp_path / "tokenizer"), (CorpusConfig(path=str(tmp_path / "part-*")),), sequence_length=32, prepare_workers=2
+    )
+    prepare_run(data, tmp_path / "data")
+    files = [tmp_path / f"{prefix.name}.full-sentences-32.npy" for prefix in prefixes]
+    alone = [path.read_bytes() for path in files]
+    for path in files:
+        path.unlink()
+    monkeypatch.setattr(prepare, "_MIN_TOKENS_FOR_PROCESSES", 0)
+    prepare_run(data, tmp_path / "data")
+    assert [path.read_bytes() for path in files] == alone
+
+
 def test_missing_parts_and_patterns_without_a_corpus_are_refused(tokenizer, tmp_path):
     prefixes, _ = write_parts(tmp_path, tokenizer, 3)
     os.remove(f"{prefixes[1]}.json")
