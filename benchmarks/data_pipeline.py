@@ -8,7 +8,6 @@ where fairseq is installed.
 
 import argparse
 import gzip
-import importlib.util
 import os
 import platform
 import statistics
@@ -27,6 +26,7 @@ sys.path.insert(0, str(ROOT))
 import numpy as np  # noqa: E402
 import torch  # noqa: E402
 
+from benchmarks.fairseq_peer import fairseq_batches  # noqa: E402
 from robustbert.config import CorpusConfig, DataConfig, MaskingConfig, TrainConfig  # noqa: E402
 from robustbert.data.batches import build_train_batches  # noqa: E402
 from robustbert.data.indexing import prepare_corpus  # noqa: E402
@@ -36,6 +36,7 @@ from robustbert.data.tokenizer import load_tokenizer  # noqa: E402
 
 SEQUENCE_LENGTH, MICRO_BATCH_SIZE = 512, 32
 FORMATS = ("full-sentences", "doc-sentences", "segment-pair", "sentence-pair")
+FAIRSEQ = "fairseq, tensors in memory"
 NUM_SHARDS = 64
 _EXAMPLE = """example:
   pip install '.[benchmarks]'
@@ -114,7 +115,7 @@ def compare_batches(options, folder: Path, tokenizer, show) -> None:
     ours = {name: open_batches(folder / "tokenizer", prefixes, name) for name in FORMATS}
     whole_words = MaskingConfig(whole_word=True)
     ours["full-sentences, whole words"] = open_batches(folder / "tokenizer", prefixes, "full-sentences", whole_words)
-    peers = hugging_face_loaders(folder, tokenizer)
+    peers = peer_loaders(folder, tokenizer)
     runs = [OurRun(batches, options.seconds) for batches in ours.values()]
     runs += [LoaderRun(loader, options.seconds) for loader in peers.values()]
     rates = [[] for _ in runs]
@@ -128,7 +129,7 @@ def compare_batches(options, folder: Path, tokenizer, show) -> None:
         show(name, rates[name] / 1e6)
     for name in ours:
         show(f"robustbert, {name}", rates[name] / 1e6, rates[name] / fastest, bar=5 if name == FORMATS[0] else None)
-    if importlib.util.find_spec("fairseq") is None:
+    if FAIRSEQ not in peers:
         show.note("fairseq is not installed: its MaskTokensDataset was not run")
     show.end()
 
@@ -166,8 +167,8 @@ def open_batches(tokenizer_dir: Path, prefixes: list[Path], packing_format: str,
     return build_train_batches(prepared, config, train, 1, 0, 1)
 
 
-def hugging_face_loaders(folder: Path, tokenizer) -> dict:
-    """DataLoaders with the collator over the same tokens in blocks of 512, in the forms that people use."""
+def peer_loaders(folder: Path, tokenizer) -> dict:
+    """Iterables of batches of the peers, over the same tokens in blocks of 512, in the forms that people use."""
     from datasets import Dataset, disable_progress_bars
     from torch.utils.data import DataLoader
     from transformers import AutoTokenizer, DataCollatorForLanguageModeling
@@ -193,9 +194,11 @@ def hugging_face_loaders(folder: Path, tokenizer) -> dict:
         "Hugging Face, tensors in memory": in_memory,
     }
     collate = DataCollatorForLanguageModeling(theirs, mlm_probability=0.15)
-    return {
+    loaders = {
         name: DataLoader(form, batch_size=MICRO_BATCH_SIZE, shuffle=True, collate_fn=collate) for name, form in forms.items()
     }
+    fairseq = fairseq_batches(framed, tokenizer, MICRO_BATCH_SIZE)
+    return loaders | ({FAIRSEQ: fairseq} if fairseq is not None else {})
 
 
 class OurRun:
@@ -213,7 +216,7 @@ class OurRun:
 
 
 class LoaderRun:
-    """The same of a DataLoader, whose rows are full."""
+    """The same of a peer's batches, whose rows are full."""
 
     def __init__(self, loader, seconds: float):
         self._loader, self._seconds = loader, seconds
@@ -260,7 +263,7 @@ def record(options, lines: list[str]) -> str:
     git = ["git", "-C", str(ROOT), "rev-parse", "--short", "HEAD"]
     commit = subprocess.run(git, capture_output=True, text=True).stdout.strip()
     cpu = next((line.partition(":")[2].strip() for line in _lines("/proc/cpuinfo") if line.startswith("model name")), "unknown")
-    libraries = ", ".join(f"{name} {_version(name)}" for name in ("torch", "tokenizers", "transformers", "datasets", "numpy"))
+    libraries = ", ".join(f"{name} {_version(name)}" for name in ("torch", "tokenizers", "transformers", "datasets", "fairseq", "numpy"))
     command = f"benchmarks/data_pipeline.py --text {options.text.name} --rounds {options.rounds} --seconds {options.seconds:g}"
     return "\n".join(
         [
