@@ -29,6 +29,7 @@ import torch  # noqa: E402
 from benchmarks.fairseq_peer import fairseq_batches  # noqa: E402
 from robustbert.config import CorpusConfig, DataConfig, MaskingConfig, TrainConfig  # noqa: E402
 from robustbert.data.batches import build_train_batches  # noqa: E402
+from robustbert.data.corpus import IndexedCorpus, read_manifest  # noqa: E402
 from robustbert.data.indexing import prepare_corpus  # noqa: E402
 from robustbert.data.prepare import PreparedCorpus, PreparedData  # noqa: E402
 from robustbert.data.readers import find_source, take_shard  # noqa: E402
@@ -135,10 +136,11 @@ def compare_batches(options, folder: Path, tokenizer, show) -> None:
 
 
 def compare_shards(options, folder: Path, tokenizer, show) -> None:
-    """Memory of a process that reads the text from one corpus and from NUM_SHARDS of them."""
+    """Memory of a process that reads the text from one corpus and from NUM_SHARDS of them, if it has as many documents."""
+    num_shards = min(NUM_SHARDS, read_manifest(folder / "whole").num_documents)
     shards = []
-    for number in range(NUM_SHARDS):
-        sources = take_shard([find_source(str(options.text))], number, NUM_SHARDS)
+    for number in range(num_shards):
+        sources = take_shard([find_source(str(options.text))], number, num_shards)
         prepare_corpus(sources, tokenizer, folder / "tokenizer", folder / f"shard_{number:02d}", overwrite=True)
         shards.append(folder / f"shard_{number:02d}")
     show.title("memory of one process that has read as many batches", "MB")
@@ -152,7 +154,7 @@ def compare_shards(options, folder: Path, tokenizer, show) -> None:
         sizes.append([float(size) for size in done.stdout.split()])
         show(f"{len(prefixes)} corpora of the same text, resident", sizes[-1][0])
         show(f"{len(prefixes)} corpora of the same text, its own", sizes[-1][1])
-    show(f"difference of {NUM_SHARDS} corpora and 1, resident (share)", abs(sizes[1][0] / sizes[0][0] - 1))
+    show(f"difference of {num_shards} corpora and 1, resident (share)", abs(sizes[1][0] / sizes[0][0] - 1))
     show.end()
 
 
@@ -172,8 +174,6 @@ def peer_loaders(folder: Path, tokenizer) -> dict:
     from datasets import Dataset, disable_progress_bars
     from torch.utils.data import DataLoader
     from transformers import AutoTokenizer, DataCollatorForLanguageModeling
-
-    from robustbert.data.corpus import IndexedCorpus
 
     disable_progress_bars()
     tokens = np.asarray(IndexedCorpus(folder / "whole").tokens)

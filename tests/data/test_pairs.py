@@ -1,4 +1,4 @@
-"""DOC-SENTENCES, SEGMENT-PAIR and SENTENCE-PAIR: by hand, and what holds for every corpus."""
+"""DOC-SENTENCES, SEGMENT-PAIR and SENTENCE-PAIR by hand; what holds for every corpus, of FULL-SENTENCES too."""
 
 from collections import Counter
 
@@ -106,6 +106,25 @@ def test_a_pairs_row_is_as_written_by_hand(tokenizer):
         types = [0] * (len(first) + 2) + [1] * (len(second) + 2)
         assert rows.token_types_NS[i].tolist() == types + [0] * (16 - len(expected))
         assert rows.is_next_N[i] == (seconds[i] == i)
+
+
+@given(DOCUMENTS, st.integers(3, 40))
+@settings(max_examples=200, deadline=None)
+def test_full_sentences_lose_and_double_nothing_and_part_documents(tokenizer, documents, sequence_length):
+    corpus = MemoryCorpus(documents)
+    rows = rows_of(open_packing(corpus, "full-sentences", sequence_length, tokenizer))
+    blocks = [row[1 : length - 1].tolist() for row, length in zip(rows.tokens_NS, rows.lengths_N)]
+    assert [token for block in blocks for token in block if token != E] == corpus.tokens.tolist()
+    for block in blocks:
+        before = None
+        for token in block:  # a separator stands where the document changes, and nowhere else
+            if token == E:
+                assert before not in (None, E)
+            elif before is not None:
+                changes = corpus.document_of(token) != corpus.document_of(last)
+                assert changes == (before == E)
+            before, last = token, token if token != E else last
+        assert block[-1] != E
 
 
 @given(DOCUMENTS, st.integers(3, 40))
