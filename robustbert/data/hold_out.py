@@ -69,7 +69,7 @@ def hold_out(pieces: Iterable[Piece], fraction: float) -> Iterator[tuple[Piece, 
             yield piece, False
         return
     choice, last_side = HoldOut(fraction), None
-    for piece, is_last in _with_is_last(pieces):
+    for piece, is_last in with_is_last(pieces):
         held_out = choice.choose(len(piece.text), digest_of(piece.text), is_last)
         yield Piece(piece.text, piece.starts_document or held_out != last_side), held_out
         last_side = held_out
@@ -81,12 +81,13 @@ def digest_of(text: str) -> bytes:
     return hashlib.blake2b(text.encode(), digest_size=16).digest()
 
 
-def _with_is_last(pieces: Iterable[Piece]) -> Iterator[tuple[Piece, bool]]:
+def with_is_last(items: Iterable) -> Iterator[tuple]:
+    """Each item (none of them None) with whether it is the last."""
     before = None
-    for piece in pieces:
+    for item in items:
         if before is not None:
             yield before, False
-        before = piece
+        before = item
     if before is not None:
         yield before, True
 

@@ -5,7 +5,7 @@ what is written is brought to the disk and noted in PREFIX.journal, from which t
 """
 
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from dataclasses import asdict
 from pathlib import Path
@@ -17,7 +17,7 @@ from robustbert.data.corpus import IndexedCorpus, Manifest, corpus_file, read_ma
 from robustbert.data.corpus_writer import CorpusWriter, WriterState, discard_partials, publish
 from robustbert.data.duplicates import SeenDocuments
 from robustbert.data.errors import DataError
-from robustbert.data.hold_out import HoldOut, hold_out, piece_chars
+from robustbert.data.hold_out import HoldOut, hold_out, piece_chars, with_is_last
 from robustbert.data.journal import Journal
 from robustbert.data.not_taken import NotTaken
 from robustbert.data.readers import Position, TextSource, read_pieces, read_records
@@ -51,8 +51,8 @@ def prepare_corpus(
     """Write the corpus at `prefix`, and with valid_fraction above 0 the held-out one at `held_out_prefix`.
 
     tokenizer_dir: where `tokenizer` lies (it is saved there if it does not); the manifest names it. num_workers: processes,
-    the calling one not counted; 1 works in the calling process. on_bad_input: stop (DataError at the first) or skip (report gets a line about
-    each). deduplicate: None, exact or near.
+    the calling one not counted; 1 works in the calling process. on_bad_input: stop (DataError at the first) or skip (report
+    gets a line about each). deduplicate: None, exact or near.
     Goes on from what an interrupted call with the same sources, tokenizer and options left, whatever its number of workers
     and its on_bad_input. Returns the manifests of what was written. DataError: bad input; a corpus that exists, or an
     interrupted one of something else (unless `overwrite`).
@@ -80,7 +80,7 @@ def prepare_corpus(
 
 
 def refuse_existing(*prefixes: str | Path) -> None:
-    """DataError where a corpus lies at one of the prefixes of a preparation, unless that is under way (the first has a journal)."""
+    """DataError where a corpus lies at a prefix of a preparation, unless that is under way (the first one has a journal)."""
     if corpus_file(prefixes[0], "journal").exists():
         return
     for path in (corpus_file(prefix, ending) for prefix in prefixes for ending in ("json", "bin", "idx")):
@@ -179,7 +179,7 @@ class _Preparation:
         self._work.thresholds = self._thresholds
         chunks = _chunks(self._work, counter.restarted(self._position), self._position)
         with WorkerPool(self._work, num_workers) as pool:
-            for (chunk, encoded), is_last in _with_is_last(pool.map(TextWork.encode, chunks)):
+            for (chunk, encoded), is_last in with_is_last(pool.map(TextWork.encode, chunks)):
                 self.not_taken.check(encoded.items)
                 self._write(encoded, is_last)
                 self._position = chunk.end
@@ -329,13 +329,3 @@ def _chunks(work: TextWork, advance: Callable[[int], None], start: Position, sto
             items, size = [], 0
     if items:
         yield Chunk(source, items, size, end)
-
-
-def _with_is_last(items: Iterable) -> Iterator[tuple]:
-    before = None
-    for item in items:
-        if before is not None:
-            yield before, False
-        before = item
-    if before is not None:
-        yield before, True

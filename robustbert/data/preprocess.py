@@ -36,7 +36,8 @@ _EXAMPLE = """examples:
   mpirun -n 64 tools/preprocess --shard auto --workers 1 --input 'text/*.jsonl.zst' --tokenizer roberta/ --output data/text
 
 writes data/books.bin, .idx, .json, .tokenizer/ and the blocks, which data.train takes as `- path: data/books`; with --shard
-data/cc-news-00003-of-00064.*, one part, and all parts together are `- path: data/cc-news-*`. Killed at any moment, the same command goes on where it was.
+data/cc-news-00003-of-00064.*, one part, and all parts together are `- path: data/cc-news-*`. Killed at any moment, the
+same command goes on where it was.
 
 readers: plain (two blank lines part documents), jsonl and parquet (field `text`), wikipedia (XML dump), books (one file a
 book), cc-news (WARC), openwebtext (its .tar or .tar.xz), stories (WARC, WET, .jsonl or text). Files may be compressed:
@@ -78,7 +79,12 @@ def _parser() -> argparse.ArgumentParser:
     add("--output", required=True, metavar="PREFIX", help="of the .bin, .idx and .json to be written")
     add("--workers", type=_positive, default=len(os.sched_getaffinity(0)), metavar="N", help="processes (one a core)")
     add("--reader", choices=READERS, help="by default chosen by the file's ending: jsonl, parquet, else plain")
-    add("--shard", type=_shard, metavar="I/N", help="only part I (0 to N - 1) of N, as PREFIX-0000I-of-0000N; auto: this task of the cluster's job")
+    add(
+        "--shard",
+        type=_shard,
+        metavar="I/N",
+        help="only part I (0 to N - 1) of N, as PREFIX-0000I-of-0000N; auto: the part of this task of the cluster's job",
+    )
     add("--on-bad-input", choices=("stop", "skip"), default="stop", help="what cannot be read ends the command, or is counted")
     add(
         "--deduplicate",
@@ -105,7 +111,9 @@ def _parser() -> argparse.ArgumentParser:
     news.add_argument("--to", type=_date, dest="last_date", metavar="DATE", help="its last day")
     similar = parser.add_argument_group("of the reader stories")
     similar.add_argument("--queries", metavar="FILE", help="questions of a commonsense task: .jsonl, or text, one a line")
-    similar.add_argument("--share", type=_share, help="the share of most similar documents to keep (two passes); the paper's: 0.001")
+    similar.add_argument(
+        "--share", type=_share, help="the share of most similar documents to keep (two passes); its authors': 0.001"
+    )
     similar.add_argument("--threshold", type=_share, help="keep documents from this similarity on (one pass)")
     return parser
 
