@@ -31,7 +31,7 @@ _EXAMPLE = """examples:
                    --on-bad-input skip --tokenizer roberta/ --output data/cc-news --shard 3/64
   tools/preprocess --reader stories --input 'crawl/*.warc.wet.gz' --queries wsc/train.jsonl --share 0.001 --tokenizer roberta/ \\
                    --output data/stories
-  sbatch --array=0-63 --cpus-per-task=16 --wrap 'tools/preprocess --shard auto --reader openwebtext --input openwebtext.tar.xz \
+  sbatch --array=0-63 --cpus-per-task=16 --wrap 'tools/preprocess --shard auto --reader openwebtext --input openwebtext.tar.xz \\
                    --tokenizer roberta/ --output data/openwebtext'
   mpirun -n 64 tools/preprocess --shard auto --workers 1 --input 'text/*.jsonl.zst' --tokenizer roberta/ --output data/text
 
@@ -78,7 +78,12 @@ def _parser() -> argparse.ArgumentParser:
     add("--tokenizer", required=True, metavar="DIR", help="the tokenizer's folder (with --train-tokenizer: made)")
     add("--output", required=True, metavar="PREFIX", help="of the .bin, .idx and .json to be written")
     add("--workers", type=_positive, default=len(os.sched_getaffinity(0)), metavar="N", help="processes (one a core)")
-    add("--reader", choices=READERS, help="by default chosen by the file's ending: jsonl, parquet, else plain")
+    add(
+        "--reader",
+        choices=READERS,
+        metavar="READER",
+        help=f"{', '.join(READERS)}; by default chosen by the file's ending: jsonl, parquet, else plain",
+    )
     add(
         "--shard",
         type=_shard,
@@ -99,7 +104,8 @@ def _parser() -> argparse.ArgumentParser:
         nargs="+",
         choices=FORMATS,
         default=[FORMATS[0]],
-        help="in these forms of data.format (with --sequence-length; a run builds what is not there)",
+        metavar="FORMAT",
+        help=f"of --sequence-length: {', '.join(FORMATS)} (the first); a run builds what is not there",
     )
     add("--overwrite", action="store_true", help="replace an output that exists")
     trained = parser.add_argument_group("a tokenizer of the input's own")

@@ -111,7 +111,9 @@ def _parser() -> argparse.ArgumentParser:
     add("--json", action="store_true", help="the facts for a script")
     add("--samples", type=_not_negative, default=0, metavar="N", help="of a corpus: the first N samples, as the model sees them")
     samples = parser.add_argument_group("of samples")
-    samples.add_argument("--format", choices=FORMATS, default=FORMATS[0], help="data.format")
+    samples.add_argument(
+        "--format", choices=FORMATS, default=FORMATS[0], metavar="FORMAT", help=f"data.format: {', '.join(FORMATS)}"
+    )
     samples.add_argument("--sequence-length", type=_not_negative, default=512, metavar="S", help="data.sequence_length (512)")
     samples.add_argument("--whole-word", action="store_true", help="data.masking.whole_word")
     samples.add_argument("--static", action="store_true", help="data.masking.strategy: static")
