@@ -30,9 +30,9 @@ from benchmarks.fairseq_peer import fairseq_batches  # noqa: E402
 from robustbert.config import CorpusConfig, DataConfig, MaskingConfig, TrainConfig  # noqa: E402
 from robustbert.data.batches import build_train_batches  # noqa: E402
 from robustbert.data.corpus import IndexedCorpus, read_manifest  # noqa: E402
-from robustbert.data.indexing import prepare_corpus  # noqa: E402
+from robustbert.data.preparation.indexing import prepare_corpus  # noqa: E402
 from robustbert.data.prepare import PreparedCorpus, PreparedData  # noqa: E402
-from robustbert.data.readers import find_source, take_shard  # noqa: E402
+from robustbert.data.text.readers import find_source, take_shard  # noqa: E402
 from robustbert.data.tokenizer import load_tokenizer  # noqa: E402
 
 SEQUENCE_LENGTH, MICRO_BATCH_SIZE = 512, 32

@@ -16,13 +16,13 @@ import numpy as np
 import torch
 
 from robustbert.config import DataConfig, TrainConfig
-from robustbert.data.blocks import Packing, Rows, collect_rows
+from robustbert.data.blocks.joined import join_packings
+from robustbert.data.blocks.packing import open_packing
+from robustbert.data.blocks.rows import Packing, Rows, collect_rows
 from robustbert.data.corpus import IndexedCorpus
 from robustbert.data.errors import DataError
 from robustbert.data.hashing import hash_of
-from robustbert.data.joined import join_packings
 from robustbert.data.masking import MaskingVocabulary, mask_epochs, mask_tokens, sample_keys
-from robustbert.data.packing import open_packing
 from robustbert.data.prepare import PreparedCorpus, PreparedData
 from robustbert.data.sampler import Permutation, Sampler, Samples
 from robustbert.data.tokenizer import Tokenizer, load_tokenizer

@@ -2,7 +2,7 @@
 
 A corpus is PREFIX.bin and PREFIX.idx in megatron-core's indexed format (one sequence a sentence, documents marked),
 PREFIX.counts.npy (how often each id occurs) and PREFIX.json, the manifest, which is written last: without it the rest
-does not count. corpus_writer.py writes them.
+does not count. preparation/corpus_writer.py writes them.
 """
 
 import hashlib

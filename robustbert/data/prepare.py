@@ -15,14 +15,14 @@ from pathlib import Path
 import numpy as np
 
 from robustbert.config.sections import CorpusConfig, DataConfig, TokenizerSource
+from robustbert.data.blocks.packing import open_packing, stored_blocks
 from robustbert.data.corpus import IndexedCorpus
 from robustbert.data.errors import DataError
-from robustbert.data.indexing import Progress, corpus_source, marked_pieces, prepare_corpus
-from robustbert.data.packing import open_packing, stored_blocks
-from robustbert.data.readers import TextSource, find_source
+from robustbert.data.preparation.indexing import Progress, corpus_source, marked_pieces, prepare_corpus
 from robustbert.data.sampler import check_weights
 from robustbert.data.shards import find_prefixes
-from robustbert.data.sentences import split_sentences
+from robustbert.data.text.readers import TextSource, find_source
+from robustbert.data.text.sentences import split_sentences
 from robustbert.data.tokenizer import Tokenizer, load_tokenizer, train_tokenizer
 
 _MIN_TOKENS_FOR_PROCESSES = 200_000_000  # below, one process has built the blocks before others have started

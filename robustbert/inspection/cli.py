@@ -7,9 +7,9 @@ from pathlib import Path
 
 from robustbert.checkpoint.manifest import CheckpointError, verify
 from robustbert.config import ConfigError, MaskingConfig
+from robustbert.data.blocks.packing import FORMATS
 from robustbert.data.corpus import IndexedCorpus
 from robustbert.data.errors import DataError
-from robustbert.data.packing import FORMATS
 from robustbert.data.shards import find_prefixes
 from robustbert.inspection.checkpoint import checkpoint_facts, describe_checkpoint
 from robustbert.inspection.corpus import corpus_facts, describe_corpus, describe_together, verify_corpus

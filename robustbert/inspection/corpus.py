@@ -4,10 +4,10 @@ from collections.abc import Callable, Iterator
 
 import numpy as np
 
+from robustbert.data.blocks.packing import stored_blocks, verify_blocks
 from robustbert.data.corpus import IndexedCorpus, corpus_file
 from robustbert.data.errors import DataError
-from robustbert.data.not_taken import summary_of
-from robustbert.data.packing import stored_blocks, verify_blocks
+from robustbert.data.preparation.not_taken import summary_of
 from robustbert.data.tokenizer import load_tokenizer
 from robustbert.inspection.histogram import LengthHistogram
 

@@ -5,8 +5,8 @@ from collections.abc import Iterator
 import numpy as np
 
 from robustbert.config import CorpusConfig, DataConfig, MaskingConfig
+from robustbert.data.blocks.packing import open_packing
 from robustbert.data.corpus import IndexedCorpus
-from robustbert.data.packing import open_packing
 from robustbert.data.sampler import Sampler
 from robustbert.data.tokenizer import load_tokenizer
 

@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 
 from robustbert.data.corpus import IndexedCorpus
-from robustbert.data.corpus_writer import CorpusWriter
-from robustbert.data.sentences import split_sentences
+from robustbert.data.preparation.corpus_writer import CorpusWriter
+from robustbert.data.text.sentences import split_sentences
 from robustbert.data.tokenizer import Tokenizer, load_tokenizer, train_tokenizer
 
 _WORDS = "the a model reads words and guesses those that are hidden from it by the mask every day again in turn".split()

@@ -7,9 +7,9 @@ import torch
 from robustbert.config import CorpusConfig, DataConfig, TrainConfig
 from robustbert.data import batches as batches_module
 from robustbert.data.batches import build_train_batches, build_valid_batches
+from robustbert.data.blocks.packing import open_packing
 from robustbert.data.corpus import corpus_file
 from robustbert.data.errors import DataError
-from robustbert.data.packing import open_packing
 from robustbert.data.prepare import PreparedCorpus, PreparedData
 
 SEQUENCE_LENGTH = 32

@@ -7,11 +7,11 @@ import lzma
 
 import pytest
 
-from robustbert.data.corpora.stories import Similarity, SimilarityCounts, read_questions
-from robustbert.data.corpora.wikipedia import running_text
 from robustbert.data.errors import DataError
-from robustbert.data.readers import find_source, read_pieces, read_records
-from robustbert.data.records import LeftOut, Piece, ReaderOptions
+from robustbert.data.text.corpora.stories import Similarity, SimilarityCounts, read_questions
+from robustbert.data.text.corpora.wikipedia import running_text
+from robustbert.data.text.readers import find_source, read_pieces, read_records
+from robustbert.data.text.records import LeftOut, Piece, ReaderOptions
 from tests.data.conftest import make_text
 from tests.data.corpus_files import (
     CAT,

@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 
 from robustbert.data.corpus import IndexedCorpus, corpus_file
-from robustbert.data.corpus_writer import CorpusWriter, token_dtype
 from robustbert.data.errors import DataError
+from robustbert.data.preparation.corpus_writer import CorpusWriter, token_dtype
 
 DOCUMENTS = [[[5, 6, 7], [8]], [[9, 10]], [[11, 12, 13, 14], [15, 16], [17]]]
 

@@ -4,10 +4,10 @@ import random
 
 import numpy as np
 
-from robustbert.data import duplicates
 from robustbert.data.corpus import IndexedCorpus, read_manifest
-from robustbert.data.duplicates import SeenDocuments, duplicate_keys
-from robustbert.data.hold_out import digest_of
+from robustbert.data.preparation import duplicates
+from robustbert.data.preparation.duplicates import SeenDocuments, duplicate_keys
+from robustbert.data.preparation.hold_out import digest_of
 from tests.data.conftest import make_text
 from tests.data.test_preprocess import run
 

@@ -3,10 +3,10 @@
 import numpy as np
 import pytest
 
-from robustbert.data import block_index, packing, sentence_blocks
+from robustbert.data.blocks import block_index, packing, sentence_blocks
+from robustbert.data.blocks.packing import open_packing
 from robustbert.data.corpus import corpus_file
 from robustbert.data.errors import DataError
-from robustbert.data.packing import open_packing
 
 S, E = 0, 2  # <s> and </s>
 

@@ -7,10 +7,10 @@ import pytest
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
-from robustbert.data import packing, segments
+from robustbert.data.blocks import packing, segments
+from robustbert.data.blocks.packing import open_packing
+from robustbert.data.blocks.segments import cut_segment_pairs, cut_sentence_pairs, first_rooms
 from robustbert.data.errors import DataError
-from robustbert.data.packing import open_packing
-from robustbert.data.segments import cut_segment_pairs, cut_sentence_pairs, first_rooms
 from tests.data.memory_corpus import MemoryCorpus
 
 S, E, PAD = 0, 2, 1
@@ -116,7 +116,7 @@ def test_full_sentences_lose_and_double_nothing_and_part_documents(tokenizer, do
     blocks = [row[1 : length - 1].tolist() for row, length in zip(rows.tokens_NS, rows.lengths_N)]
     assert [token for block in blocks for token in block if token != E] == corpus.tokens.tolist()
     for block in blocks:
-        before = None
+        before = last = None
         for token in block:  # a separator stands where the document changes, and nowhere else
             if token == E:
                 assert before not in (None, E)
@@ -151,7 +151,7 @@ def test_pairs_lose_and_double_nothing_and_come_from_where_the_label_says(
     with pytest.MonkeyPatch.context() as patch:
         if has_levels:
             patch.setattr(segments, "_MIN_SEGMENT_ROOM", 2)
-            patch.setattr("robustbert.data.pairs._MIN_BLOCKS_PER_LEVEL", 0)
+            patch.setattr("robustbert.data.blocks.pairs._MIN_BLOCKS_PER_LEVEL", 0)
         try:
             packed = open_packing(corpus, packing_format, sequence_length, tokenizer)
         except DataError as error:
@@ -255,6 +255,6 @@ def test_stored_pairs_are_read_as_they_were_built(random_corpus, tokenizer, monk
 def test_blocks_do_not_depend_on_the_builders_window(random_corpus, tokenizer, monkeypatch, packing_format):
     expected = rows_of(open_packing(random_corpus(name="one"), packing_format, 64, tokenizer))
     for module in ("segments", "sentence_blocks"):
-        monkeypatch.setattr(f"robustbert.data.{module}._WINDOW", 129)
+        monkeypatch.setattr(f"robustbert.data.blocks.{module}._WINDOW", 129)
     for one, other in zip(expected, rows_of(open_packing(random_corpus(name="two"), packing_format, 64, tokenizer))):
         np.testing.assert_array_equal(one, other)

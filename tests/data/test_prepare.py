@@ -7,12 +7,13 @@ import numpy as np
 import pytest
 
 from robustbert.config.sections import CorpusConfig, DataConfig, TokenizerSource, TrainTokenizerConfig
-from robustbert.data import indexing, prepare
+from robustbert.data import prepare
 from robustbert.data.corpus import IndexedCorpus, corpus_file
 from robustbert.data.errors import DataError
-from robustbert.data.indexing import prepare_corpus
+from robustbert.data.preparation import indexing
+from robustbert.data.preparation.indexing import prepare_corpus
 from robustbert.data.prepare import PreparedData, check_sources, prepare_run, prepared_data, unigram_perplexity
-from robustbert.data.readers import find_source
+from robustbert.data.text.readers import find_source
 from tests.data.conftest import make_text
 
 FILES = ("bin", "idx", "counts.npy", "json")

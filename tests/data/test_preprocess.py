@@ -95,7 +95,8 @@ def start_endless(tmp_path, tokenizer_dir, num_workers):
     program = (
         "import sys; sys.path.insert(0, sys.argv.pop(1))\n"
         "from pathlib import Path\n"
-        "from robustbert.data import indexing, readers, preprocess\n"
+        "from robustbert.data.preparation import indexing, preprocess\n"
+        "from robustbert.data.text import readers\n"
         "indexing._CHUNK_CHARS, indexing._MIN_BYTES_PER_WORKER = 1000, 1\n"
         "source = readers.TextSource('pipe', 'plain', (Path('pipe'),))\n"
         "preprocess.find_source = lambda *_: source\n"
@@ -148,7 +149,7 @@ def test_ctrl_c_says_how_to_go_on(tokenizer_dir, tmp_path):
 
 
 def test_preparing_data_imports_neither_torch_nor_megatron():
-    program = "import sys, robustbert.data.prepare, robustbert.data.preprocess; print({'torch', 'megatron'} & set(sys.modules))"
+    program = "import sys, robustbert.data.prepare, robustbert.data.preparation.preprocess; print({'torch', 'megatron'} & set(sys.modules))"
     result = subprocess.run([sys.executable, "-c", program], cwd=_REPOSITORY, capture_output=True, text=True, timeout=60)
     assert result.stdout == "set()\n", result.stderr
 

@@ -6,9 +6,9 @@ import json
 import pytest
 
 from robustbert.data.errors import DataError
-from robustbert.data.hold_out import hold_out, piece_chars
-from robustbert.data.python_prose import python_prose
-from robustbert.data.readers import Piece, find_source, read_pieces
+from robustbert.data.preparation.hold_out import hold_out, piece_chars
+from robustbert.data.text.python_prose import python_prose
+from robustbert.data.text.readers import Piece, find_source, read_pieces
 from tests.data.conftest import make_text
 
 

@@ -12,9 +12,9 @@ from pathlib import Path
 
 import pytest
 
-from robustbert.data import corpus_writer, indexing, journal
-from robustbert.data.indexing import prepare_corpus
-from robustbert.data.readers import find_source
+from robustbert.data.preparation import corpus_writer, indexing, journal
+from robustbert.data.preparation.indexing import prepare_corpus
+from robustbert.data.text.readers import find_source
 from tests.data.conftest import make_text
 from tests.data.test_preprocess import command
 
@@ -119,7 +119,7 @@ def test_killed_before_any_step_it_resumes_to_the_same_bytes(held_out, tokenizer
 def test_the_command_killed_at_random_moments_resumes_to_the_same_bytes(num_workers, tokenizer_dir, tmp_path):
     program = (
         "import sys; sys.path.insert(0, sys.argv.pop(1))\n"
-        "from robustbert.data import indexing, preprocess\n"
+        "from robustbert.data.preparation import indexing, preprocess\n"
         "indexing._JOURNAL_INTERVAL_S, indexing._CHUNK_CHARS, indexing._MIN_BYTES_PER_WORKER = 0.02, 20_000, 1\n"
         "if __name__ == '__main__': sys.exit(preprocess.main())\n"
     )

@@ -11,10 +11,10 @@ import pytest
 
 from robustbert.config import CorpusConfig, DataConfig, TrainConfig
 from robustbert.data.batches import build_train_batches
-from robustbert.data.block_index import write_block_index
-from robustbert.data.blocks import BlockSizes
+from robustbert.data.blocks.block_index import write_block_index
+from robustbert.data.blocks.packing import open_packing
+from robustbert.data.blocks.rows import BlockSizes
 from robustbert.data.corpus import DTYPE_CODES, INDEX_HEADER, INDEX_VERSION, MAGIC, IndexedCorpus, Manifest, corpus_file
-from robustbert.data.packing import open_packing
 from robustbert.data.prepare import PreparedCorpus, PreparedData
 
 NUM_BLOCKS, SEQUENCE_LENGTH, NUM_RANKS = 10**8, 128, 1024

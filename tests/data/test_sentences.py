@@ -5,7 +5,7 @@ import re
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from robustbert.data.sentences import split_sentences
+from robustbert.data.text.sentences import split_sentences
 
 
 def test_sentences_of_a_paragraph_keep_the_space_between_them():

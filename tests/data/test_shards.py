@@ -13,10 +13,10 @@ from robustbert.config import CorpusConfig, DataConfig, MaskingConfig, TrainConf
 from robustbert.data.batches import build_train_batches
 from robustbert.data.corpus import IndexedCorpus
 from robustbert.data.errors import DataError
-from robustbert.data.indexing import prepare_corpus
+from robustbert.data.preparation.indexing import prepare_corpus
 from robustbert.data.prepare import check_sources, prepare_run
-from robustbert.data.readers import find_source, take_shard
 from robustbert.data.shards import find_prefixes, shard_prefix
+from robustbert.data.text.readers import find_source, take_shard
 from tests.data.conftest import make_text
 from tests.data.test_preprocess import command
 

@@ -8,10 +8,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from robustbert.data.encoder import CachingEncoder
 from robustbert.data.errors import DataError
-from robustbert.data.sentences import split_sentences
+from robustbert.data.text.sentences import split_sentences
 from robustbert.data.tokenizer import load_tokenizer, train_tokenizer
+from robustbert.data.tokenizer.encoder import CachingEncoder
 
 
 def test_ids_are_robertas(roberta_tokenizer):

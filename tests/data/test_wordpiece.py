@@ -13,11 +13,11 @@ from hypothesis import strategies as st
 from robustbert.config import CorpusConfig, DataConfig, MaskingConfig, TrainConfig, TrainTokenizerConfig
 from robustbert.config.sections import TokenizerSource
 from robustbert.data.batches import build_train_batches
-from robustbert.data.encoder import CachingEncoder
 from robustbert.data.errors import DataError
 from robustbert.data.prepare import prepare_run
-from robustbert.data.sentences import split_sentences
+from robustbert.data.text.sentences import split_sentences
 from robustbert.data.tokenizer import load_tokenizer, train_tokenizer
+from robustbert.data.tokenizer.encoder import CachingEncoder
 from tests.data.conftest import make_text
 
 SPECIALS = ("[CLS]", "[PAD]", "[SEP]", "[UNK]", "[MASK]")
@@ -110,7 +110,7 @@ def test_the_caching_encoder_gives_the_librarys_ids(small, texts):
 def test_training_in_another_process_gives_the_same_ids(small):
     code = (
         "from robustbert.data.tokenizer import train_tokenizer\n"
-        "from robustbert.data.sentences import split_sentences\n"
+        "from robustbert.data.text.sentences import split_sentences\n"
         "from tests.data.conftest import make_text\n"
         "print(train_tokenizer(iter(split_sentences(make_text(300))), 200, 'wordpiece').sha256)"
     )

@@ -10,10 +10,10 @@ import numpy as np
 import pytest
 
 from robustbert.config import MaskingConfig
+from robustbert.data.blocks.packing import open_packing
 from robustbert.data.corpus import IndexedCorpus
-from robustbert.data.indexing import prepare_corpus
-from robustbert.data.packing import open_packing
-from robustbert.data.readers import find_source
+from robustbert.data.preparation.indexing import prepare_corpus
+from robustbert.data.text.readers import find_source
 from robustbert.inspection.histogram import LengthHistogram
 from robustbert.inspection.samples import decoded_samples
 from tests.data.conftest import make_text, tokenizer, tokenizer_dir  # noqa: F401

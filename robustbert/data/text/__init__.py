@@ -1,0 +1,1 @@
+"""Raw text: the files that people have of it, as documents and sentences."""

@@ -1,0 +1,36 @@
+"""CC-NEWS: the English articles of Common Crawl's news archives, within a range of dates."""
+
+from collections.abc import Iterator
+
+from robustbert.data.text.byte_streams import InputFile
+from robustbert.data.text.corpora.language import is_english
+from robustbert.data.text.corpora.warc import page_text, pages
+from robustbert.data.text.records import BadInput, LeftOut, Reader, ReaderOptions, Record
+
+_DAY_CHARS = len("2019-02-28")
+
+
+def records(file: InputFile, options: ReaderOptions, piece_chars: int) -> Iterator[Record | BadInput | LeftOut]:
+    """Every page that was crawled within the dates."""
+    first, last = options.first_date or "", options.last_date or "9999-12-31"
+    for page in pages(file):
+        if type(page) is BadInput:
+            yield page
+        elif first <= page.time[:_DAY_CHARS] <= last:
+            yield Record(page.content, page.place)
+        else:
+            yield LeftOut("outside the dates")
+
+
+def extract(record: Record, options: ReaderOptions) -> str | LeftOut | BadInput:
+    """The article, where there is one and it is in English."""
+    try:
+        text = page_text(record.content) if isinstance(record.content, bytes) else record.content
+    except (ValueError, AssertionError, RecursionError) as error:
+        return BadInput(f"{record.place} cannot be parsed ({error}); drop the record")
+    if not text or text.isspace():
+        return LeftOut("pages without an article")
+    return text if is_english(text) else LeftOut("not English")
+
+
+READER = Reader(records, extract, (".warc", ".wet"))

@@ -1,0 +1,221 @@
+"""Byte-level BPE with RoBERTa's ids (section 4.4): reading it from three file formats, training it, saving it.
+
+Ids: <s> 0, <pad> 1, </s> 2, <unk> 3, then the vocabulary, <mask> last.
+"""
+
+import json
+import re
+import unicodedata
+from collections.abc import Iterator
+from functools import cached_property
+from pathlib import Path
+
+import numpy as np
+
+from robustbert.data.errors import DataError
+from robustbert.data.tokenizer.base import FORMATS, Tokenizer, check_ids, read_json, read_text, write_json
+
+BOS, PAD, EOS, UNK, MASK = "<s>", "<pad>", "</s>", "<unk>", "<mask>"
+SPECIALS = (BOS, PAD, EOS, UNK, MASK)
+_NUM_LEADING_SPECIALS = 4
+_LETTER, _NUMBER = r"[^\W\d_²³¹¼½¾]", r"[\d²³¹¼½¾]"
+_UNDECODABLE = "\ufffd"
+
+
+class ByteBPE(Tokenizer):
+    """A byte-level BPE. merges: pairs, the first merged first."""
+
+    # GPT-2's words (Radford et al. 2019), as `re` can say it for the characters that encoder.py knows well, where the only
+    # white space is a space.
+    word_pattern = re.compile(
+        rf"'s|'t|'re|'ve|'m|'ll|'d| ?{_LETTER}+| ?{_NUMBER}+| ?(?:[^\s\w]|_)+| +(?![^ ])| +"
+    )
+    _num_separators = 2
+
+    def __init__(self, vocabulary: dict[str, int], merges: list[tuple[str, str]]):
+        super().__init__(vocabulary, SPECIALS)
+        self._merges = merges
+
+    def __reduce__(self):
+        return ByteBPE, (self._vocabulary, self._merges)
+
+    def word_edges(self) -> tuple[np.ndarray, np.ndarray]:
+        """See Tokenizer. A word starts at a space, at a mark of punctuation, and after one; specials are words.
+
+        fairseq looks for the space alone: there a comma belongs to the word before it, and so does the first word of a
+        paragraph, which has no space in front. Here every token of punctuation is a word of its own, and the next one
+        begins after it: of `don't` the words are `don` and `'t`. A token that is part of a character belongs to the word
+        around it. What is left: a paragraph that starts with a letter after one that ends with a letter.
+        """
+        texts = [_bytes_of(token).decode(errors="replace") for token in self._tokens_by_id()]
+        starts = np.array([text[:1].isspace() or _is_mark(text[:1]) for text in texts])
+        ends = np.array([_is_mark(text[-1:]) for text in texts])
+        return starts | self._is_special, ends | self._is_special
+
+    def _identity(self) -> list:
+        return [sorted(self._vocabulary.items(), key=lambda item: item[1]), self._merges]
+
+    def _write_files(self, folder: Path) -> None:
+        write_json(folder / "vocab.json", dict(sorted(self._vocabulary.items(), key=lambda item: item[1])))
+        merges = "".join(f"{left} {right}\n" for left, right in self._merges)
+        (folder / "merges.txt").write_text("#version: 0.2\n" + merges, encoding="utf-8")
+        mask = dict(content=MASK, lstrip=True, rstrip=False, normalized=False, single_word=False)
+        names = dict(bos_token=BOS, eos_token=EOS, unk_token=UNK, sep_token=EOS, cls_token=BOS, pad_token=PAD)
+        settings = dict(tokenizer_class="RobertaTokenizer", add_prefix_space=False, errors="replace", trim_offsets=True)
+        typed_mask = mask | {"__type": "AddedToken", "special": True}
+        write_json(folder / "special_tokens_map.json", names | {"mask_token": mask})
+        write_json(folder / "tokenizer_config.json", settings | names | {"mask_token": typed_mask})
+        self._hugging_face_form().save(str(folder / "tokenizer.json"))
+
+    @cached_property
+    def _plain(self):
+        from tokenizers import Tokenizer as Engine
+        from tokenizers import decoders, models, pre_tokenizers
+
+        engine = Engine(models.BPE(vocab=self._vocabulary, merges=self._merges))
+        engine.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+        engine.decoder = decoders.ByteLevel()
+        return engine
+
+    @cached_property
+    def _with_specials(self):
+        from tokenizers import AddedToken
+        from tokenizers import Tokenizer as Engine
+
+        engine = Engine.from_str(self._plain.to_str())
+        engine.add_special_tokens([AddedToken(t, lstrip=t == MASK, normalized=False, special=True) for t in SPECIALS])
+        return engine
+
+    def _hugging_face_form(self):
+        from tokenizers import Tokenizer as Engine
+        from tokenizers import processors
+
+        engine = Engine.from_str(self._with_specials.to_str())
+        engine.post_processor = processors.RobertaProcessing(
+            (EOS, self.eos_id), (BOS, self.bos_id), trim_offsets=True, add_prefix_space=False
+        )
+        return engine
+
+
+def load_byte_bpe(folder: Path) -> ByteBPE:
+    """Read vocab.json and merges.txt, or encoder.json and vocab.bpe with an optional dict.txt; see load_tokenizer."""
+    if (folder / "vocab.json").is_file():
+        vocabulary_file, merges_file = folder / "vocab.json", folder / "merges.txt"
+        vocabulary = _read_vocabulary(vocabulary_file)
+    else:
+        vocabulary_file, merges_file = folder / "encoder.json", folder / "vocab.bpe"
+        vocabulary = _from_gpt2(_read_vocabulary(vocabulary_file), folder / "dict.txt")
+    _check_vocabulary(vocabulary_file, vocabulary)
+    return ByteBPE(vocabulary, _read_merges(merges_file, vocabulary))
+
+
+def train_byte_bpe(texts: Iterator[str], vocab_size: int) -> ByteBPE:
+    """Train a byte-level BPE of vocab_size ids, the five specials and 256 bytes among them (section 4.4).
+
+    Deterministic for the same texts in the same order. The texts are read once; memory holds their distinct words.
+    DataError where the texts hold too few distinct pairs for vocab_size.
+    """
+    from tokenizers import Tokenizer as Engine
+    from tokenizers import models, pre_tokenizers, trainers
+
+    engine = Engine(models.BPE())
+    engine.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    trainer = trainers.BpeTrainer(
+        vocab_size=vocab_size - len(SPECIALS),
+        min_frequency=2,
+        initial_alphabet=sorted(pre_tokenizers.ByteLevel.alphabet()),
+        show_progress=False,
+    )
+    engine.train_from_iterator(texts, trainer)
+    model = json.loads(engine.to_str())["model"]
+    tokens = [token for token, _ in sorted(model["vocab"].items(), key=lambda item: item[1])]
+    if len(tokens) + len(SPECIALS) < vocab_size:
+        raise DataError(
+            f"the text is too small for a vocabulary of {vocab_size}: it gives {len(tokens) + len(SPECIALS)} tokens; "
+            f"use vocab_size {len(tokens) + len(SPECIALS)}, or more text"
+        )
+    vocabulary = {token: i for i, token in enumerate((*SPECIALS[:_NUM_LEADING_SPECIALS], *tokens, MASK))}
+    merges = [tuple(merge.split(" ")) if isinstance(merge, str) else tuple(merge) for merge in model["merges"]]
+    return ByteBPE(vocabulary, merges)
+
+
+def _from_gpt2(gpt2: dict[str, int], dictionary: Path) -> dict[str, int]:
+    tokens = {i: token for token, i in gpt2.items()}
+    order = _read_dictionary(dictionary, tokens) if dictionary.is_file() else [tokens[i] for i in sorted(tokens)]
+    return {token: i for i, token in enumerate((*SPECIALS[:_NUM_LEADING_SPECIALS], *order, MASK))}
+
+
+def _read_dictionary(path: Path, tokens: dict[int, str]) -> list[str]:
+    # fairseq pads its dictionary with `madeupword0000 0`: ids that no text uses.
+    order = []
+    for number, line in enumerate(read_text(path).splitlines(), 1):
+        name = line.split(" ")[0]
+        if name.isdigit() and int(name) in tokens:
+            order.append(tokens[int(name)])
+        elif name.startswith("madeupword"):
+            order.append(name)
+        else:
+            raise DataError(
+                f"{path}: line {number} ({line[:40]!r}) is no id of encoder.json; use the dict.txt of the same model"
+            )
+    missing = len(tokens) - sum(not token.startswith("madeupword") for token in order)
+    if missing or len(set(order)) != len(order):
+        raise DataError(
+            f"{path}: names {len(set(order))} tokens in {len(order)} lines, encoder.json has {len(tokens)}; "
+            "it is cut off or belongs to another model; download it again"
+        )
+    return order
+
+
+def _check_vocabulary(path: Path, vocabulary: dict[str, int]) -> None:
+    for i, token in enumerate(SPECIALS):
+        expected = i if i < _NUM_LEADING_SPECIALS else vocabulary.get(MASK)
+        if vocabulary.get(token) is None or vocabulary[token] != expected:
+            raise DataError(
+                f"{path}: {token} has id {vocabulary.get(token)}; RoBERTa has <s> 0, <pad> 1, </s> 2, <unk> 3 and a <mask> "
+                "(name GPT-2's own files encoder.json and vocab.bpe, and the ids are converted)"
+            )
+    check_ids(path, vocabulary)
+
+
+def _read_vocabulary(path: Path) -> dict[str, int]:
+    vocabulary = read_json(path)
+    if not isinstance(vocabulary, dict) or not all(type(i) is int for i in vocabulary.values()):
+        raise DataError(f"{path}: must map tokens to whole numbers; {FORMATS}")
+    return vocabulary
+
+
+def _read_merges(path: Path, vocabulary: dict[str, int]) -> list[tuple[str, str]]:
+    merges = []
+    # Not splitlines(): it also splits at characters that may stand inside a token.
+    for number, line in enumerate(read_text(path).split("\n"), 1):
+        if not line.strip() or (number == 1 and line.startswith("#version")):
+            continue
+        pair = tuple(line.rstrip("\r").split(" "))
+        if len(pair) != 2 or any(token not in vocabulary for token in (*pair, "".join(pair))):
+            raise DataError(
+                f"{path}: line {number} ({line[:40]!r}) merges tokens that the vocabulary lacks; take both of one model"
+            )
+        merges.append(pair)
+    return merges
+
+
+def _is_mark(character: str) -> bool:
+    """Whether a character (or none) is punctuation or a symbol: no letter, digit, accent, space or broken byte."""
+    if not character or character == _UNDECODABLE or character.isalnum() or character.isspace():
+        return False
+    return unicodedata.category(character)[0] in "PS"
+
+
+def _bytes_of(token: str) -> bytes:
+    """The bytes that a token stands for; GPT-2 writes each byte as one printable character."""
+    return bytes(_BYTE_OF[character] for character in token if character in _BYTE_OF)
+
+
+def _byte_alphabet() -> dict[str, int]:
+    printable = [*range(ord("!"), ord("~") + 1), *range(0xA1, 0xAD), *range(0xAE, 0x100)]
+    others = [byte for byte in range(0x100) if byte not in printable]
+    return {chr(byte): byte for byte in printable} | {chr(0x100 + i): byte for i, byte in enumerate(others)}
+
+
+_BYTE_OF = _byte_alphabet()
