@@ -6,6 +6,7 @@ from setuptools import find_packages, setup
 CORPORA = [
     "warcio>=1.7",
     "trafilatura>=2.0",
+    "lxml_html_clean>=0.4",  # justext asks for it as an extra of lxml, which some versions of pip overlook
     "py3langid>=0.3",
     "mwparserfromhell>=0.6",
     "pyarrow>=15.0",
