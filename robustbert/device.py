@@ -34,7 +34,10 @@ class Device:
 
     @contextlib.contextmanager
     def joined(self, job: Job, timeout_s: float):
-        """Inside, torch.distributed connects the job's processes; a collective longer than `timeout_s` fails."""
+        """Inside, torch.distributed connects the job's processes; a collective longer than `timeout_s` fails.
+
+        Yields the job's key-value store.
+        """
         # megatron-core sizes its stream priorities for a single hardware queue with tensor parallelism.
         os.environ.setdefault("CUDA_DEVICE_MAX_CONNECTIONS", "1")
         timeout = timedelta(seconds=timeout_s)
@@ -48,7 +51,7 @@ class Device:
             self.backend, store=store, rank=job.rank, world_size=job.world_size, timeout=timeout
         )
         try:
-            yield
+            yield store
             torch.distributed.barrier()
         finally:
             torch.distributed.destroy_process_group()

@@ -1,6 +1,8 @@
 """Job: which process of a job this is, and where its processes meet. Found by launcher/job_env.py."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+
+from robustbert.progress import Progress
 
 
 @dataclass(frozen=True)
@@ -12,3 +14,4 @@ class Job:
     local_rank: int = 0  # among the processes of this node; picks the GPU
     master_address: str = "127.0.0.1"
     master_port: int = 0  # 0: one process, nothing to meet
+    progress: Progress = field(default_factory=Progress, compare=False, repr=False)

@@ -4,11 +4,12 @@ import ast
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
-FOUNDATION = {"config", "run_directory", "job"}
+FOUNDATION = {"config", "run_directory", "job", "progress"}
 MAY_IMPORT = {
     "config": set(),
     "run_directory": set(),
-    "job": set(),
+    "job": {"progress"},
+    "progress": set(),
     "cpu_megatron": set(),
     "device": {"job", "cpu_megatron"},
     "parallel": FOUNDATION | {"device"},

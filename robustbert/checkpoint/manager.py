@@ -1,40 +1,46 @@
 """CheckpointManager: saves a run's checkpoints, and takes the newest good one up again."""
 
-import os
-import shutil
+import contextlib
 import time
 from pathlib import Path
 
+import torch
+
 from robustbert.checkpoint.manifest import (
     CheckpointError,
-    Manifest,
-    commit,
     committed_checkpoints,
-    describe_files,
+    read_manifest,
+    set_aside,
     step_folder,
-    verify,
+    unfinished_checkpoints,
+    verify_files,
 )
-from robustbert.checkpoint.retention import removable_steps
-from robustbert.checkpoint.sharded import read_shards, write_shards
-from robustbert.config import CheckpointConfig
+from robustbert.checkpoint.pieces import own_pieces
+from robustbert.checkpoint.restore import restore
+from robustbert.checkpoint.retention import finish_removals, held_for_reading
+from robustbert.checkpoint.saving import CheckpointWriter, Snapshot, remove_unfinished
+from robustbert.config import RunConfig
+from robustbert.config.yaml_file import config_to_dict
 from robustbert.parallel.mesh import Mesh
 from robustbert.run_directory import RunDirectory
 
 
 class CheckpointManager:
-    """All methods but is_due are collective: every rank calls them at the same step."""
+    """All methods but is_due are called by every process at the same step; saving goes on behind the training."""
 
     def __init__(
-        self, config: CheckpointConfig, run: RunDirectory, mesh: Mesh, model, optimizer, state, run_config: dict
+        self, config: RunConfig, run: RunDirectory, mesh: Mesh, store: torch.distributed.Store, model, optimizer, state
     ):
-        """state: TrainState; run_config: the resolved configuration, kept in every manifest."""
-        self._config = config
+        """store: the job's (Device.joined); state: TrainState; the resolved configuration is kept in every manifest."""
+        self._config = config.checkpoint
+        self._may_start_over = config.fault_tolerance.start_over
+        self._run_config = config_to_dict(config)
         self._run = run
         self._mesh = mesh
         self._model = model
         self._optimizer = optimizer
         self._state = state
-        self._run_config = run_config
+        self._writer = CheckpointWriter(config.checkpoint, run, mesh, store)
 
     def is_due(self, step: int) -> bool:
         return step % self._config.interval == 0
@@ -42,81 +48,86 @@ class CheckpointManager:
     def load_newest_good(self) -> bool:
         """Restore the newest checkpoint that passes verification; False on a run that has none.
 
-        A bad one is set aside under another name (event checkpoint_rejected) and the one before it is taken.
-        CheckpointError where the run has checkpoints and none of them is good: it never starts over by itself.
+        The processes verify it together, each its share of the files. A bad one is set aside under another name (event
+        checkpoint_rejected) and the one before it is taken. CheckpointError where the run has had checkpoints and none
+        is good: it starts over only with fault_tolerance.start_over.
         """
-        chosen = self._choose() if self._mesh.is_main else None
-        folder, saved_state, error = self._mesh.broadcast_from_main(chosen)
-        if error:
-            raise CheckpointError(error)
-        if folder is None:
-            return False
-        self._state.restore(saved_state)
-        read_shards(Path(folder), self._model, self._optimizer)
-        return True
-
-    def save(self) -> Path:
-        """Write, flush, describe and commit the state of this step; the folder has its name only once it is complete."""
-        started = time.perf_counter()
-        step = self._state.step
-        final = step_folder(self._run.checkpoints, step)
-        staging = self._run.checkpoints / f".staging_{final.name}"
-        if self._mesh.is_main:
-            shutil.rmtree(staging, ignore_errors=True)  # of an attempt that did not get to its end
-            staging.mkdir(parents=True)
-        self._mesh.barrier()
-        written = write_shards(staging, self._model, self._optimizer, self._mesh)
-        described = self._mesh.gather_on_main(describe_files(staging, written))
-        if self._mesh.is_main:
-            files = {name: record for part in described for name, record in sorted(part.items())}
-            self._set_aside_if_present(final)
-            commit(staging, final, Manifest(self._state.to_dict(), self._run_config, self._mesh.describe(), files))
-            self._remove_old()
-            num_bytes = sum(record["bytes"] for record in files.values())
-            self._run.append_event(
-                "checkpoint_saved",
-                step=step,
-                path=str(final),
-                seconds=round(time.perf_counter() - started, 3),
-                bytes=num_bytes,
+        self._writer.wait()
+        candidates = self._mesh.broadcast_from_main(self._tidied_candidates() if self._mesh.is_main else None)
+        for folder in map(Path, reversed(candidates)):
+            # Kept from removal by the main process alone: that is enough.
+            with held_for_reading(folder) if self._mesh.is_main else contextlib.nullcontext():
+                saved_state, error = self._verify_together(folder)
+                if error is None:
+                    self._state.restore(saved_state)
+                    restore(folder, self._model, self._optimizer, self._mesh)
+                    self._mesh.barrier()
+                    return True
+            if self._mesh.is_main:
+                self._reject(folder, error)
+        had_some = self._mesh.broadcast_from_main(self._has_had_checkpoints() if self._mesh.is_main else None)
+        if had_some and not self._may_start_over:
+            raise CheckpointError(
+                f"{self._run.checkpoints}: none of the run's checkpoints can be used (bad ones are kept as rejected_*), and it "
+                "does not start over by itself. Bring a good one back, or let it: launcher resume "
+                f"{self._run.path.name} fault_tolerance.start_over=true"
             )
-        self._mesh.barrier()
-        return final
+        return False
+
+    def save(self) -> None:
+        """Save this step's state; with checkpoint.asynchronous it returns as soon as the state is copied.
+
+        A write that fails is an event and a retry; one that is given up leaves the older checkpoints as they are.
+        """
+        started_at = time.perf_counter()
+        self._writer.wait()
+        snapshot = Snapshot(self._state.to_dict(), self._run_config, self._optimizer.scalars(), started_at)
+        self._writer.start(snapshot, own_pieces(self._model, self._optimizer, self._mesh))
 
     def finish(self) -> None:
-        """Save the last state unless this step is on disk already."""
-        final = step_folder(self._run.checkpoints, self._state.step)
-        if not self._mesh.broadcast_from_main(final in committed_checkpoints(self._run.checkpoints)):
-            self.save()
-
-    def _choose(self) -> tuple[str | None, dict | None, str | None]:
-        candidates = committed_checkpoints(self._run.checkpoints)
-        for folder in reversed(candidates):
-            try:
-                return str(folder), verify(folder).state, None
-            except CheckpointError as error:
-                self._run.append_event("checkpoint_rejected", path=str(folder), reason=str(error))
-                self._set_aside_if_present(folder)
-        if candidates or any(self._run.checkpoints.glob("rejected_*")):
-            return None, None, (
-                f"{self._run.checkpoints}: none of the run's checkpoints can be used; they are kept as rejected_*. "
-                "Start a new run under another name, or bring a good checkpoint back"
+        """Wait for what is being written, and save the last state unless it is on disk. CheckpointError where that fails."""
+        self._writer.wait()
+        if self._is_saved():
+            return
+        self.save()
+        if not self._writer.wait():
+            raise CheckpointError(
+                f"the state of step {self._state.step} could not be saved in {self._run.checkpoints}: see the event "
+                f"checkpoint_failed; make room, then: launcher resume {self._run.path.name}"
             )
-        return None, None, None
 
-    def _set_aside_if_present(self, folder: Path) -> None:
-        if folder.exists():
-            aside = folder.with_name(f"rejected_{folder.name}")
-            number = 2
-            while aside.exists():
-                aside = folder.with_name(f"rejected_{folder.name}.{number}")
-                number += 1
-            os.rename(folder, aside)
+    def _is_saved(self) -> bool:
+        final = step_folder(self._run.checkpoints, self._state.step)
+        return self._mesh.broadcast_from_main(final in committed_checkpoints(self._run.checkpoints))
 
-    def _remove_old(self) -> None:
-        by_step = {int(folder.name.removeprefix("step_")): folder for folder in committed_checkpoints(self._run.checkpoints)}
-        for step in removable_steps(list(by_step), self._config):
-            # Under another name first: a removal that is cut short leaves nothing that looks like a checkpoint.
-            doomed = by_step[step].with_name(f".removing_{by_step[step].name}")
-            os.rename(by_step[step], doomed)
-            shutil.rmtree(doomed, ignore_errors=True)
+    def _tidied_candidates(self) -> list[str]:
+        """The committed checkpoints, oldest first; what was never committed is put out of the way."""
+        finish_removals(self._run.checkpoints)
+        for name in remove_unfinished(self._run.checkpoints):
+            path = self._run.checkpoints / name
+            self._run.append_event("checkpoint_rejected", path=str(path), reason="its writing was cut short; removed")
+        for folder in unfinished_checkpoints(self._run.checkpoints):
+            self._reject(folder, f"{folder} is no complete checkpoint: it has no COMMITTED")
+        return [str(folder) for folder in committed_checkpoints(self._run.checkpoints)]
+
+    def _verify_together(self, folder: Path) -> tuple[dict | None, str | None]:
+        """(the saved state, None), or (None, what is wrong); the same on every process."""
+        state = error = None
+        try:
+            manifest = read_manifest(folder)
+            state = manifest.state
+            verify_files(folder, manifest, sorted(manifest.files)[self._mesh.rank :: self._mesh.world_size])
+        except CheckpointError as wrong:
+            error = str(wrong)
+        errors = self._mesh.gather_on_main(error)
+        error = self._mesh.broadcast_from_main(next(filter(None, errors), None) if self._mesh.is_main else None)
+        return (None, error) if error else (state, None)
+
+    def _reject(self, folder: Path, reason: str) -> None:
+        aside = set_aside(folder)
+        self._run.append_event("checkpoint_rejected", path=str(folder), reason=reason, kept_as=aside.name)
+
+    def _has_had_checkpoints(self) -> bool:
+        if any(self._run.checkpoints.glob("rejected_*")):
+            return True
+        return any(event["event"] == "checkpoint_saved" for event in self._run.events())

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 MANIFEST, COMMITTED = "MANIFEST.json", "COMMITTED"
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
 _STEP_FOLDER = re.compile(r"step_(\d{8,})$")
 
 
@@ -44,61 +44,95 @@ def committed_checkpoints(checkpoints: Path) -> list[Path]:
     return [path for _, path in sorted(found)]
 
 
-def describe_files(folder: Path, names: list[str]) -> dict:
-    """Flush the named files to disk and return {name: {"bytes", "sha256"}}."""
-    described = {}
-    for name in names:
-        with open(folder / name, "rb") as file:
-            os.fsync(file.fileno())
-            digest = hashlib.file_digest(file, "sha256").hexdigest()
-            described[name] = {"bytes": os.fstat(file.fileno()).st_size, "sha256": digest}
-    return described
+def step_of(folder: Path) -> int:
+    """The step of a checkpoint's folder."""
+    return int(_STEP_FOLDER.match(folder.name)[1])
+
+
+def unfinished_checkpoints(checkpoints: Path) -> list[Path]:
+    """Folders with a checkpoint's name that were never committed, or have lost the mark of it."""
+    return [path for path in checkpoints.glob("step_*") if _STEP_FOLDER.match(path.name) and not (path / COMMITTED).exists()]
 
 
 def commit(staging: Path, final: Path, manifest: Manifest) -> None:
-    """Write the manifest and COMMITTED into the staging folder and rename it into place, each step flushed to disk."""
-    record = {"format_version": FORMAT_VERSION, **manifest.__dict__}
-    _write_flushed(staging / MANIFEST, json.dumps(record, indent=1))
-    _write_flushed(staging / COMMITTED, "")
+    """Write the manifest and COMMITTED into the staging folder and rename it into place, each step flushed to disk.
+
+    COMMITTED holds the manifest's own checksum, so that nothing in the folder can change unnoticed.
+    """
+    text = json.dumps({"format_version": FORMAT_VERSION, **manifest.__dict__}, indent=1)
+    write_text_file(staging / MANIFEST, text)
+    write_text_file(staging / COMMITTED, hashlib.sha256(text.encode()).hexdigest() + "\n")
     _flush_folder(staging)
     os.rename(staging, final)
     _flush_folder(final.parent)
 
 
 def read_manifest(folder: Path) -> Manifest:
-    """The manifest of a committed checkpoint, its files not looked at. CheckpointError where there is none."""
-    if not (folder / COMMITTED).exists():
-        raise CheckpointError(f"{folder} is no complete checkpoint: it has no {COMMITTED}")
+    """The manifest of a committed checkpoint, its files not looked at. CheckpointError where it is not what was written."""
     try:
-        record = json.loads((folder / MANIFEST).read_text())
-        if record["format_version"] != FORMAT_VERSION:
-            raise CheckpointError(f"{folder}: format version {record['format_version']}, this program reads {FORMAT_VERSION}")
+        committed = (folder / COMMITTED).read_text(encoding="utf-8", errors="replace").strip()
+    except FileNotFoundError:
+        raise CheckpointError(f"{folder} is no complete checkpoint: it has no {COMMITTED}") from None
+    except OSError as error:
+        raise CheckpointError(f"{folder / COMMITTED} cannot be read: {error}") from None
+    try:
+        text = (folder / MANIFEST).read_bytes()
+        record = json.loads(text)
+        version = record["format_version"]
+        if version != FORMAT_VERSION:
+            raise CheckpointError(f"{folder}: format version {version}, this program reads {FORMAT_VERSION}")
+        if hashlib.sha256(text).hexdigest() != committed:
+            raise CheckpointError(f"{folder / MANIFEST} has another content than was committed (sha256 differs)")
         return Manifest(**{key: record[key] for key in ("state", "config", "layout", "files")})
-    except (OSError, json.JSONDecodeError, KeyError) as error:
-        raise CheckpointError(f"{folder}/{MANIFEST} cannot be read: {error!r}") from None
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        if isinstance(error, CheckpointError):
+            raise
+        raise CheckpointError(f"{folder / MANIFEST} cannot be read: {error!r}") from None
 
 
 def verify(folder: Path) -> Manifest:
     """The manifest, after every file's size and checksum were compared with it. CheckpointError on the first difference."""
     manifest = read_manifest(folder)
-    for name, expected in manifest.files.items():
-        path = folder / name
-        if not path.exists():
-            raise CheckpointError(f"{path} is missing")
-        size = path.stat().st_size
-        if size != expected["bytes"]:
-            raise CheckpointError(f"{path} has {size} bytes, it was written with {expected['bytes']}")
-        with open(path, "rb") as file:
-            if hashlib.file_digest(file, "sha256").hexdigest() != expected["sha256"]:
-                raise CheckpointError(f"{path} has another content than was written (sha256 differs)")
+    verify_files(folder, manifest, list(manifest.files))
     return manifest
 
 
-def _write_flushed(path: Path, text: str) -> None:
-    with open(path, "w") as file:
-        file.write(text)
+def verify_files(folder: Path, manifest: Manifest, names: list[str]) -> None:
+    """Compare some of a checkpoint's files with its manifest. CheckpointError on the first difference."""
+    for name in names:
+        path, expected = folder / name, manifest.files[name]
+        try:
+            size = path.stat().st_size
+            if size != expected["bytes"]:
+                raise CheckpointError(f"{path} has {size} bytes, it was written with {expected['bytes']}")
+            with open(path, "rb") as file:
+                digest = hashlib.file_digest(file, "sha256").hexdigest()
+        except FileNotFoundError:
+            raise CheckpointError(f"{path} is missing") from None
+        except OSError as error:
+            raise CheckpointError(f"{path} cannot be read: {error}") from None
+        if digest != expected["sha256"]:
+            raise CheckpointError(f"{path} has another content than was written (sha256 differs)")
+
+
+def set_aside(folder: Path) -> Path:
+    """Rename a checkpoint to rejected_..., which never counts as one; returns its new path."""
+    aside, number = folder.with_name(f"rejected_{folder.name}"), 2
+    while aside.exists():
+        aside = folder.with_name(f"rejected_{folder.name}.{number}")
+        number += 1
+    os.rename(folder, aside)
+    return aside
+
+
+def write_text_file(path: Path, text: str) -> dict:
+    """Write a small file and flush it to disk; returns {"bytes", "sha256"}."""
+    content = text.encode()
+    with open(path, "wb") as file:
+        file.write(content)
         file.flush()
         os.fsync(file.fileno())
+    return {"bytes": len(content), "sha256": hashlib.sha256(content).hexdigest()}
 
 
 def _flush_folder(path: Path) -> None:

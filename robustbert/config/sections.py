@@ -309,9 +309,12 @@ class CheckpointConfig:
     interval: int = 1000  # steps
     keep_last: int = 3
     keep_every: int | None = None  # steps: every checkpoint at a multiple of this stays
+    asynchronous: bool = True  # training stops only to copy the state; costs host memory of its size
+    retries: int = 2  # of a write that fails; after them training goes on without this checkpoint
 
     def __post_init__(self):
         _require_positive("checkpoint", interval=self.interval, keep_last=self.keep_last)
+        require(self.retries >= 0, f"checkpoint.retries must not be below 0, it is {self.retries}")
         require(
             self.keep_every is None or (self.keep_every > 0 and self.keep_every % self.interval == 0),
             f"checkpoint.keep_every ({self.keep_every}) must be a multiple of checkpoint.interval ({self.interval})",
@@ -323,11 +326,27 @@ class FaultToleranceConfig:
     """What the run does when something breaks."""
 
     max_restarts: int = 3  # in a row without a new checkpoint between them
-    hang_timeout_s: int = 1800  # a collective that takes longer ends the process
+    hang_timeout_s: int = 1800  # a process that gets no further for so long has hung: stacks are collected, the job restarts
+    startup_timeout_s: int = 1800  # the same until the first step: imports, data, verification of the checkpoint
+    silence_timeout_s: int = 120  # a process that gives no sign of life for so long is lost
+    stop_grace_s: int = 60  # from a notice to stop until the processes are killed: the time for a checkpoint
+    start_over: bool = False  # train from step 0 where none of the run's checkpoints is good
+    min_nodes: int | None = None  # go on with as few, at a smaller data-parallel size; default: cluster.nodes
+    max_node_failures: int = 2  # of a node; then it is left out
+    # Training that goes wrong: back to the newest checkpoint, and on with other data.
+    max_rollbacks: int = 5  # over the whole run; 0: the run ends instead
+    spike_factor: float = 20.0  # a gradient norm above this many times the median of the last spike_window is a spike; 0: never
+    spike_window: int = 100  # applied steps
+    replica_check_interval: int | None = None  # steps between comparisons of the data-parallel replicas' weights
 
     def __post_init__(self):
-        require(self.max_restarts >= 0, f"fault_tolerance.max_restarts must not be below 0, it is {self.max_restarts}")
-        _require_positive("fault_tolerance", hang_timeout_s=self.hang_timeout_s)
+        positive = ("hang_timeout_s", "startup_timeout_s", "silence_timeout_s", "stop_grace_s", "max_node_failures", "spike_window")
+        _require_positive("fault_tolerance", **{key: getattr(self, key) for key in positive})
+        for key in ("max_restarts", "max_rollbacks", "spike_factor"):
+            require(getattr(self, key) >= 0, f"fault_tolerance.{key} must not be below 0, it is {getattr(self, key)}")
+        for key in ("min_nodes", "replica_check_interval"):
+            value = getattr(self, key)
+            require(value is None or value > 0, f"fault_tolerance.{key} must be above 0, it is {value}")
 
 
 @dataclass(frozen=True)

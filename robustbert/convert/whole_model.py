@@ -7,8 +7,11 @@ from pathlib import Path
 
 import torch
 
-from robustbert.checkpoint.manifest import CheckpointError, Manifest, commit, describe_files, read_manifest, verify
-from robustbert.checkpoint.sharded import read_shards, write_shards
+from robustbert.checkpoint.manifest import CheckpointError, Manifest, read_manifest, verify
+from robustbert.checkpoint.pieces import own_pieces
+from robustbert.checkpoint.restore import restore
+from robustbert.checkpoint.retention import held_for_reading
+from robustbert.checkpoint.saving import write_alone
 from robustbert.config import ConfigError, ModelConfig, ParallelConfig
 from robustbert.config.yaml_file import build_section
 from robustbert.device import Device
@@ -36,23 +39,19 @@ def one_process_mesh():
 
 def load_checkpoint(folder: Path, mesh: Mesh) -> tuple[WholeModel, Manifest]:
     """The model of a checkpoint, after its files were verified. CheckpointError, ConfigError: it cannot be used."""
-    manifest = verify(folder)
-    config = model_config_of_run(manifest.config)
-    model = build_model(config, ParallelConfig(), mesh)
-    read_shards(folder, model)
+    with held_for_reading(folder):
+        manifest = verify(folder)
+        config = model_config_of_run(manifest.config)
+        model = build_model(config, ParallelConfig(), mesh)
+        restore(folder, model, None, mesh)
     return WholeModel(config, state_of(model)), manifest
 
 
 def save_checkpoint(folder: Path, whole: WholeModel, mesh: Mesh, origin: str) -> None:
     """Write the model as a checkpoint of step 0 without optimizer state. FileExistsError where the folder exists."""
-    if folder.exists():
-        raise FileExistsError(f"{folder} exists; nothing is overwritten, choose another folder")
-    staging = folder.with_name(f".staging_{folder.name}")
-    staging.mkdir(parents=True)
-    model = model_with(whole, mesh)
-    files = describe_files(staging, write_shards(staging, model, None, mesh))
     config = {"model": dataclasses.asdict(whole.config)}
-    commit(staging, folder, Manifest({"step": 0, "origin": origin}, config, mesh.describe(), files))
+    manifest = Manifest({"step": 0, "origin": origin}, config, mesh.describe(), files={})
+    write_alone(folder, manifest, own_pieces(model_with(whole, mesh), None, mesh))
 
 
 def model_with(whole: WholeModel, mesh: Mesh) -> RobertaStage:

@@ -6,6 +6,7 @@ import sys
 from pathlib import Path
 
 from robustbert.checkpoint.manifest import CheckpointError, verify
+from robustbert.checkpoint.retention import held_for_reading
 from robustbert.config import ConfigError, MaskingConfig
 from robustbert.data.blocks.packing import FORMATS
 from robustbert.data.corpus import IndexedCorpus
@@ -45,7 +46,8 @@ def _inspect_checkpoints(folders: list[Path], options: argparse.Namespace) -> in
         print("\n\n".join("\n".join(describe_checkpoint(folder)) for folder in folders))
     for folder in folders if options.verify else ():
         try:
-            verify(folder)
+            with held_for_reading(folder):
+                verify(folder)
         except CheckpointError as error:
             return _damaged(error)
         print(f"{folder}: verified, every file is what was written", file=_out(options))

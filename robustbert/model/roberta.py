@@ -106,26 +106,6 @@ class RobertaStage(MegatronModule):
         for name, parameter in self.named_parameters():
             yield (WORD_EMBEDDINGS if name == TIED_WORD_EMBEDDINGS else name), parameter
 
-    def sharded_state_dict(self, prefix: str = "", sharded_offsets=(), metadata=None) -> dict:
-        """Every parameter as megatron-core's sharded tensor, for dist_checkpointing."""
-        from megatron.core.utils import make_sharded_tensor_for_checkpoint, make_tp_sharded_tensor_for_checkpoint
-
-        groups = dict(tp_group=self.mesh.groups.tp, dp_cp_group=self.mesh.groups.dp_cp)
-        state = {}
-        for name, parameter in self.named_parameters():
-            is_tied_copy = name == TIED_WORD_EMBEDDINGS
-            key = prefix + (WORD_EMBEDDINGS if is_tied_copy else name)
-            if getattr(parameter, "tensor_model_parallel", False):
-                # The copy is a replica of the first stage's: it is read, never written.
-                replica = (1, 0, self.mesh.dp_rank) if is_tied_copy else None
-                sharded = make_tp_sharded_tensor_for_checkpoint(
-                    parameter, key, tp_axis=parameter.partition_dim, replica_id=replica, **groups
-                )
-            else:
-                sharded = make_sharded_tensor_for_checkpoint(parameter, key, **groups)
-            state[prefix + name] = sharded
-        return state
-
 
 def select(x_SBH: torch.Tensor, positions_M: torch.Tensor | None) -> torch.Tensor:
     """The activations at flat positions b * S + s, x_MH; all of them in that order for None."""

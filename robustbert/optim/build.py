@@ -8,6 +8,7 @@ from robustbert.config import OptimConfig, ParallelConfig
 from robustbert.device import PRECISION_DTYPES
 from robustbert.optim.fused_adam import give_to_megatron
 from robustbert.optim.schedule import apply_learning_rate
+from robustbert.optim.state import OwnedPart, owned_parts, restore_scalars, scalars
 from robustbert.parallel.mesh import Mesh
 
 
@@ -24,10 +25,12 @@ class Update:
 class Optimizer:
     """megatron-core's optimizer with the schedule: one `step` reduces, unscales, clips and updates."""
 
-    def __init__(self, megatron_optimizer, config: OptimConfig, total_steps: int):
+    def __init__(self, megatron_optimizer, config: OptimConfig, total_steps: int, is_sharded: bool):
         self.megatron = megatron_optimizer
         self._config = config
         self._total_steps = total_steps
+        self._is_sharded = is_sharded
+        self._initial_scalars = self.scalars()
 
     def zero_grad(self) -> None:
         self.megatron.zero_grad()
@@ -39,16 +42,30 @@ class Optimizer:
         applied, grad_norm, _ = self.megatron.step()
         return Update(applied, rate, float(grad_norm) if applied else None, scale)
 
-    def sharded_state_dict(self, model_state: dict, is_loading: bool) -> dict:
-        """For dist_checkpointing; readable at another layout."""
-        return self.megatron.sharded_state_dict(
-            model_state,
-            is_loading=is_loading,
-            metadata={"distrib_optim_sharding_type": "fully_reshardable"},
-        )
+    @property
+    def is_sharded(self) -> bool:
+        """Whether each data-parallel rank holds another part of the state."""
+        return self._is_sharded
 
-    def load_state_dict(self, state: dict) -> None:
-        self.megatron.load_state_dict(state)
+    def owned_parts(self) -> list[OwnedPart]:
+        """This rank's part of main weights and moments."""
+        return owned_parts(self.megatron)
+
+    def scalars(self) -> dict:
+        """The state that is no tensor, for JSON."""
+        return scalars(self.megatron)
+
+    def restore_scalars(self, record: dict) -> None:
+        """Take what `scalars` gave."""
+        restore_scalars(self.megatron, record)
+
+    def forget(self) -> None:
+        """Be as new over the model's present weights: no moments, no steps, the initial loss scale."""
+        for part in self.owned_parts():
+            part.weight.copy_(part.parameter.detach().view(-1)[part.start : part.stop])
+            for moment in part.moments.values():
+                moment.zero_()
+        self.restore_scalars(self._initial_scalars)
 
 
 def build_optimizer(
@@ -86,4 +103,4 @@ def build_optimizer(
     )
     if precision == "fp16":
         model.config.grad_scale_func = megatron_optimizer.scale_loss
-    return Optimizer(megatron_optimizer, config, total_steps)
+    return Optimizer(megatron_optimizer, config, total_steps, parallel.distributed_optimizer)

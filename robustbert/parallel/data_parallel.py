@@ -23,17 +23,6 @@ def build_data_parallel(model, config: ParallelConfig, mesh: Mesh):
     wrapped = DistributedDataParallel(
         config=model.config, ddp_config=ddp_config, module=model, pg_collection=mesh.groups
     )
-    _count_bucket_padding(wrapped)
     model.config.no_sync_func = wrapped.no_sync
     model.config.finalize_model_grads_func = finalize_model_grads
     return wrapped
-
-
-def _count_bucket_padding(wrapped) -> None:
-    # megatron-core 0.16.1 gathers the optimizer's state for a checkpoint without the padding between buckets and
-    # then cuts it by positions that include it: every parameter behind a padded bucket would be saved shifted.
-    # With the padding counted as content the two agree; tests/checkpoint shows a round trip with padded buckets.
-    for buffer in wrapped.buffers:
-        buffer.numel_unpadded = buffer.numel
-        for bucket in buffer.buckets:
-            bucket.numel_unpadded = bucket.grad_data.numel()

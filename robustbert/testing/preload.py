@@ -4,7 +4,6 @@ import warnings
 
 with warnings.catch_warnings():
     warnings.simplefilter("ignore")
-    import megatron.core.dist_checkpointing  # noqa: F401
     import megatron.core.distributed  # noqa: F401
     import megatron.core.optimizer  # noqa: F401
     import megatron.core.parallel_state  # noqa: F401

@@ -4,17 +4,19 @@ import math
 
 from robustbert.parallel.mesh import Mesh
 from robustbert.parallel.pipeline import forward_backward
+from robustbert.progress import Progress
 
 
 class Evaluation:
     """The same held-out sequences and masks every time, whatever the layout."""
 
-    def __init__(self, valid_batches, interval: int, sequence_length: int, mesh: Mesh):
+    def __init__(self, valid_batches, interval: int, sequence_length: int, mesh: Mesh, progress: Progress):
         """valid_batches: this data-parallel rank's data.batches.Batch, equally many on each rank; may be None."""
         self._batches = valid_batches
         self._interval = interval
         self._sequence_length = sequence_length
         self._mesh = mesh
+        self._progress = progress
 
     def is_due(self, step: int) -> bool:
         return self._batches is not None and step % self._interval == 0
@@ -27,7 +29,14 @@ class Evaluation:
 
         model.eval()
         with torch.no_grad():
-            total = forward_backward(model, list(self._batches), self._mesh, self._sequence_length, forward_only=True)
+            total = forward_backward(
+                model,
+                list(self._batches),
+                self._mesh,
+                self._sequence_length,
+                before_micro_batch=lambda _: self._progress.mark("evaluating"),
+                forward_only=True,
+            )
         model.train()
         return total.over_data_parallel(self._mesh).mean
 

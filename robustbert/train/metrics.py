@@ -75,7 +75,7 @@ class Metrics:
             "data_wait_s": self._data_wait_s / self._steps,
             "tflops": flops_per_process / 1e12,
             "mfu": flops_per_process / self._peak if self._peak else None,
-            "corpus_samples": batches.corpus_samples(state.step),
+            "corpus_samples": batches.corpus_samples(state.data_step),
         }
         if total.num_pairs:
             line["next_sentence_loss"] = total.next_sentence_loss / total.num_pairs

@@ -6,7 +6,6 @@ from functools import partial
 
 from robustbert.checkpoint.manager import CheckpointManager
 from robustbert.config import ConfigError, RunConfig
-from robustbert.config.yaml_file import config_to_dict
 from robustbert.data.batches import build_train_batches, build_valid_batches
 from robustbert.data.prepare import PreparedData, prepared_data, unigram_perplexity
 from robustbert.data.tokenizer import Tokenizer, load_tokenizer
@@ -18,29 +17,37 @@ from robustbert.parallel.data_parallel import build_data_parallel
 from robustbert.parallel.mesh import Mesh, open_mesh
 from robustbert.parallel.pipeline import forward_backward
 from robustbert.parallel.random import seed_dropout
+from robustbert.progress import Progress
 from robustbert.run_directory import RunDirectory
 from robustbert.train.evaluate import Evaluation
 from robustbert.train.metrics import Metrics
 from robustbert.train.state import TrainState
+from robustbert.train.replicas import check_replicas
 from robustbert.train.stop_signal import StopSignal
+from robustbert.train.trouble import Rollback, find_trouble
 
-
-class TrainingDiverged(ValueError):
-    """The loss is no longer finite; the same steps from the same checkpoint would give the same."""
+# Added to hang_timeout_s for the collectives' own limit, so that whoever watches the job comes first and names the culprit.
+_COLLECTIVES_WAIT_LONGER_S = 120
 
 
 def pretrain(config: RunConfig, job: Job, run: RunDirectory) -> str:
     """Train until train.steps or until told to stop; every process of the job runs this function.
 
     Goes on from the run's newest good checkpoint. Returns "finished" or "preempted", with a checkpoint of the last
-    step on disk either way. ValueError (ConfigError, DataError, CheckpointError) for what a restart cannot cure.
+    step on disk either way. ValueError (ConfigError, DataError, CheckpointError, TrainingDiverged) for what a restart
+    cannot cure.
     """
+    progress = job.progress
+    progress.mark("opening the data")
     prepared = prepared_data(config.data, run.data)
     tokenizer = load_tokenizer(prepared.tokenizer_dir)
     config = with_tokenizer(config, tokenizer)
     device = Device.detect(job)
-    timeout_s = config.fault_tolerance.hang_timeout_s
-    with device.joined(job, timeout_s), open_mesh(device, config.parallel, timeout_s) as mesh:
+    limits = config.fault_tolerance
+    timeout_s = max(limits.hang_timeout_s, limits.startup_timeout_s) + _COLLECTIVES_WAIT_LONGER_S
+    progress.mark("meeting the other processes")
+    with device.joined(job, timeout_s) as store, open_mesh(device, config.parallel, timeout_s) as mesh:
+        progress.mark("building the model")
         model = build_model(
             config.model,
             config.parallel,
@@ -56,14 +63,15 @@ def pretrain(config: RunConfig, job: Job, run: RunDirectory) -> str:
         batches = build_train_batches(
             prepared, config.data, config.train, config.run.seed, mesh.dp_rank, mesh.dp_size
         )
-        evaluation = build_evaluation(config, prepared, mesh)
+        evaluation = build_evaluation(config, prepared, mesh, progress)
         state = TrainState(tokenizer_sha256=tokenizer.sha256)
         stop, metrics = StopSignal(mesh), Metrics(run, config, mesh)
-        checkpoints = CheckpointManager(
-            config.checkpoint, run, mesh, model, optimizer, state, config_to_dict(config)
-        )
+        rollback = Rollback(config, run, mesh, model, optimizer, state)
+        checkpoints = CheckpointManager(config, run, mesh, store, model, optimizer, state)
+        progress.mark("loading the checkpoint")
         checkpoints.load_newest_good()  # nothing to do on a fresh run
         if state.step == 0:
+            progress.mark("evaluating")
             state.heldout_perplexity_before = evaluation.heldout_perplexity(model)
         if mesh.is_main:
             run.append_event(
@@ -75,14 +83,25 @@ def pretrain(config: RunConfig, job: Job, run: RunDirectory) -> str:
             )
         metrics.start_interval()
         while state.step < config.train.steps:
-            train_step(config, mesh, model, optimizer, batches, state, metrics)
+            state.data_step = rollback.skipped.next_step(state.data_step)
+            trouble = train_step(config, mesh, model, optimizer, batches, state, metrics, progress)
             with metrics.paused():
+                if trouble:
+                    progress.mark("rolling back")
+                    rollback.roll_back(trouble, checkpoints)
+                    continue
                 if evaluation.is_due(state.step) and state.step < config.train.steps:
+                    progress.mark("evaluating")
                     report_evaluation(run, mesh, state, evaluation.heldout_perplexity(model))
+                if is_replica_check_due(config, state.step):
+                    progress.mark("comparing the replicas")
+                    check_replicas(model, mesh, run, state.step)
                 if checkpoints.is_due(state.step):
+                    progress.mark("saving")
                     checkpoints.save()
             if stop.agreed_by_all_ranks():
                 break
+        progress.mark("ending")
         batches.close()
         metrics.close()
         checkpoints.finish()
@@ -103,9 +122,16 @@ def pretrain(config: RunConfig, job: Job, run: RunDirectory) -> str:
         return "finished"
 
 
-def train_step(config: RunConfig, mesh: Mesh, model, optimizer, batches, state: TrainState, metrics: Metrics) -> None:
-    """One update: all micro-batches forward and backward, the gradients reduced, the weights changed, the counts kept."""
-    micro_batches = batches.micro_batches(state.step)
+def train_step(
+    config: RunConfig, mesh: Mesh, model, optimizer, batches, state: TrainState, metrics: Metrics, progress: Progress
+) -> str | None:
+    """One update: all micro-batches forward and backward, the gradients reduced, the weights changed, the counts kept.
+
+    Returns what is wrong with it, the same on every process; None where nothing is.
+    """
+    progress.mark("waiting for data", state.step)
+    micro_batches = batches.micro_batches(state.data_step)
+    progress.mark("forward and backward")
     model.zero_grad_buffer()
     optimizer.zero_grad()
     total = forward_backward(
@@ -113,19 +139,22 @@ def train_step(config: RunConfig, mesh: Mesh, model, optimizer, batches, state: 
         micro_batches,
         mesh,
         config.data.sequence_length,
-        before_micro_batch=partial(_seed_micro_batch, config, mesh, state.step) if _has_dropout(config) else None,
+        before_micro_batch=partial(_begin_micro_batch, config, mesh, progress, state.step),
     )
+    progress.mark("updating the weights")
     update = optimizer.step(state.step)
     total = total.over_data_parallel(mesh)
     (tokens,) = mesh.sum_over_data_parallel([sum(batch.num_real_tokens for batch in micro_batches)])
     state.advance(int(tokens), update.applied)
     mean_width = sum(batch.tokens_BS.shape[1] for batch in micro_batches) / len(micro_batches)
     metrics.record(state, total, int(tokens), mean_width, update, batches)
-    if update.applied and not math.isfinite(total.mean):
-        raise TrainingDiverged(
-            f"the loss of step {state.step} is {total.mean} at learning rate {update.lr:.3g}; "
-            "try a smaller optim.lr, more optim.warmup_steps, or optim.clip_grad"
-        )
+    return find_trouble(config, state, total.mean, update)
+
+
+def is_replica_check_due(config: RunConfig, step: int) -> bool:
+    """Every replica_check_interval steps, and before every checkpoint: then none holds what a later check would reject."""
+    interval = config.fault_tolerance.replica_check_interval
+    return interval is not None and (step % interval == 0 or step % config.checkpoint.interval == 0)
 
 
 def with_tokenizer(config: RunConfig, tokenizer: Tokenizer) -> RunConfig:
@@ -140,14 +169,14 @@ def with_tokenizer(config: RunConfig, tokenizer: Tokenizer) -> RunConfig:
     return dataclasses.replace(config, model=model)
 
 
-def build_evaluation(config: RunConfig, prepared: PreparedData, mesh: Mesh) -> Evaluation:
+def build_evaluation(config: RunConfig, prepared: PreparedData, mesh: Mesh, progress: Progress) -> Evaluation:
     """The held-out evaluation of a run; it does nothing where there is no held-out text."""
     valid = None
     if prepared.valid:
         valid = build_valid_batches(
             prepared, config.data, config.train, config.run.seed, mesh.dp_rank, mesh.dp_size
         )
-    return Evaluation(valid, config.train.eval_interval, config.data.sequence_length, mesh)
+    return Evaluation(valid, config.train.eval_interval, config.data.sequence_length, mesh, progress)
 
 
 def report_evaluation(run: RunDirectory, mesh: Mesh, state: TrainState, perplexity: float) -> None:
@@ -158,10 +187,8 @@ def report_evaluation(run: RunDirectory, mesh: Mesh, state: TrainState, perplexi
         )
 
 
-def _has_dropout(config: RunConfig) -> bool:
-    return config.model.dropout > 0 or config.model.attention_dropout > 0
-
-
-def _seed_micro_batch(config: RunConfig, mesh: Mesh, step: int, number: int) -> None:
-    # Numbered over the whole global batch, so that the data-parallel size does not matter.
-    seed_dropout(config.run.seed, step, number * mesh.dp_size + mesh.dp_rank, mesh)
+def _begin_micro_batch(config: RunConfig, mesh: Mesh, progress: Progress, step: int, number: int) -> None:
+    progress.mark("forward and backward")
+    if config.model.dropout > 0 or config.model.attention_dropout > 0:
+        # Numbered over the whole global batch, so that the data-parallel size does not matter.
+        seed_dropout(config.run.seed, step, number * mesh.dp_size + mesh.dp_rank, mesh)

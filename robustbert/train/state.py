@@ -1,6 +1,6 @@
 """TrainState: what training counts. All of it that a resumed run needs; the rest is a function of the step."""
 
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 
 from robustbert.checkpoint.manifest import CheckpointError
 
@@ -9,15 +9,18 @@ from robustbert.checkpoint.manifest import CheckpointError
 class TrainState:
     """Counted over the whole job since step 0."""
 
-    step: int = 0  # completed updates, skipped ones included: the data's position and the learning rate follow from it
+    step: int = 0  # completed updates, overflowed ones included; the learning rate follows from it
+    data_step: int = 0  # the step of the data's order that comes next: `step`, and what was skipped after trouble
     tokens: int = 0  # real tokens, padding not counted
     skipped_steps: int = 0  # fp16 overflows
+    recent_grad_norms: list[float] = field(default_factory=list)  # of applied updates, oldest first: what a spike is judged by
     heldout_perplexity_before: float | None = None  # of the initial weights
     tokenizer_sha256: str = ""  # what the ids mean that the model has learned
 
     def advance(self, tokens: int, applied: bool) -> None:
         """One step over `tokens` real tokens is done."""
         self.step += 1
+        self.data_step += 1
         self.tokens += tokens
         self.skipped_steps += not applied
 
@@ -34,3 +37,9 @@ class TrainState:
             )
         for key in asdict(self):
             setattr(self, key, saved[key])
+
+    def start_over(self) -> None:
+        """As before the first step."""
+        kept = (self.heldout_perplexity_before, self.tokenizer_sha256)
+        self.__init__()
+        self.heldout_perplexity_before, self.tokenizer_sha256 = kept

@@ -1,10 +1,17 @@
 """What is saved is what is read, at the same layout and at another."""
 
 import dataclasses
+import time
 
 import pytest
+import torch
 
-from robustbert.checkpoint.sharded import read_shards, write_shards
+from robustbert.checkpoint.manifest import committed_checkpoints
+from robustbert.checkpoint.pieces import own_pieces
+from robustbert.checkpoint.restore import restore
+from robustbert.checkpoint.saving import CheckpointWriter, Snapshot
+from robustbert.config import CheckpointConfig
+from robustbert.run_directory import RunDirectory
 from robustbert.testing import run_on_ranks
 from tests.parallel.small_training import MODEL, Layout, Recipe, opened, run_step
 
@@ -17,14 +24,30 @@ def check_part(job, layout, recipe, folder, is_resumed):
     seed = 99 if is_resumed else recipe.seed  # other initial weights: all must come from the files
     with opened(job, layout, dataclasses.replace(recipe, seed=seed)) as (mesh, model, optimizer):
         if is_resumed:
-            read_shards(folder, model, optimizer)
+            restore(committed_checkpoints(folder / "checkpoints")[-1], model, optimizer, mesh)
         history = []
         for step in range(SAVED_AFTER if is_resumed else 0, recipe.num_steps):
             loss, update = run_step(mesh, model, optimizer, recipe, step)
             history.append((loss, update.grad_norm, update.loss_scale))
             if not is_resumed and step == SAVED_AFTER - 1:
-                write_shards(folder, model, optimizer, mesh)
+                save(folder, mesh, model, optimizer)
         return history
+
+
+def save(folder, mesh, model, optimizer):
+    """One checkpoint, behind which training goes on."""
+    store = torch.distributed.distributed_c10d._get_default_store()
+    writer = CheckpointWriter(CheckpointConfig(asynchronous=True), RunDirectory(folder), mesh, store)
+    snapshot = Snapshot({"step": SAVED_AFTER}, {}, optimizer.scalars(), time.perf_counter())
+    writer.start(snapshot, own_pieces(model, optimizer, mesh))
+    with torch.no_grad():
+        kept = [parameter.clone() for parameter in model.parameters()]
+        for parameter in model.parameters():
+            parameter.zero_()  # what is written must be the copy
+    assert writer.wait()
+    with torch.no_grad():
+        for parameter, value in zip(model.parameters(), kept):
+            parameter.copy_(value)
 
 
 LAYOUTS = {

@@ -1,6 +1,7 @@
 """The loop: a stopped and resumed run is the uninterrupted one; bad input ends it in one line; checkpoints are trusted only when whole."""
 
 import dataclasses
+import hashlib
 import shutil
 
 import pytest
@@ -10,7 +11,7 @@ from robustbert.checkpoint.manifest import COMMITTED, CheckpointError, committed
 from robustbert.config import ConfigError
 from robustbert.job import Job
 from robustbert.testing import run_on_ranks
-from robustbert.train.pretrain import TrainingDiverged
+from robustbert.train.trouble import TrainingDiverged
 from tests.data.conftest import make_text
 from tests.train.small_run import losses, make_run, train, write_text
 
@@ -131,7 +132,7 @@ def test_finished_event_and_metrics_have_what_scripts_read(finished_run):
 def test_a_corrupt_checkpoint_is_set_aside_and_the_one_before_is_taken(run):
     config, run = run
     before = losses(run)
-    shard = next((run.checkpoints / "step_00000020").glob("*.distcp"))
+    shard = next((run.checkpoints / "step_00000020").glob("*.bin"))
     content = bytearray(shard.read_bytes())
     content[len(content) // 2] ^= 1
     shard.write_bytes(content)
@@ -153,27 +154,9 @@ def test_an_unfinished_checkpoint_does_not_count(run):
 def test_a_run_without_any_good_checkpoint_does_not_start_over(run):
     config, run = run
     for folder in committed_checkpoints(run.checkpoints):
-        (folder / "common.pt").write_bytes(b"")
+        (folder / "index.json").write_bytes(b"")
     with pytest.raises(CheckpointError, match="none of the run's checkpoints can be used"):
         train(Job(), config, run)
-
-
-def test_a_checkpoint_that_would_run_code_is_refused(run, tmp_path):
-    import os
-    import pickle
-
-    from robustbert.checkpoint.safe_metadata import check_metadata
-
-    class Hostile:
-        def __reduce__(self):
-            return os.system, (f"touch {tmp_path}/owned",)
-
-    folder = run[1].checkpoints / "step_00000020"
-    check_metadata(folder)
-    (folder / ".metadata").write_bytes(pickle.dumps(Hostile()))
-    with pytest.raises(CheckpointError, match="it names .*system"):
-        check_metadata(folder)
-    assert not (tmp_path / "owned").exists()
 
 
 def test_another_tokenizer_than_the_checkpoints_is_refused(run):
@@ -181,7 +164,9 @@ def test_another_tokenizer_than_the_checkpoints_is_refused(run):
     manifest_text = (run.checkpoints / "step_00000020" / "MANIFEST.json").read_text()
     sha256 = verify(run.checkpoints / "step_00000020").state["tokenizer_sha256"]
     assert sha256 in manifest_text
-    (run.checkpoints / "step_00000020" / "MANIFEST.json").write_text(manifest_text.replace(sha256, "0" * 64))
+    edited = manifest_text.replace(sha256, "0" * 64)
+    (run.checkpoints / "step_00000020" / "MANIFEST.json").write_text(edited)
+    (run.checkpoints / "step_00000020" / COMMITTED).write_text(hashlib.sha256(edited.encode()).hexdigest())
     with pytest.raises(CheckpointError, match="another tokenizer"):
         train(Job(), config, run)
 
