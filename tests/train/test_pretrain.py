@@ -1,13 +1,12 @@
 """The loop: a stopped and resumed run is the uninterrupted one; bad input ends it in one line; checkpoints are trusted only when whole."""
 
 import dataclasses
-import hashlib
 import shutil
 
 import pytest
 from safetensors.torch import load_file
 
-from robustbert.checkpoint.manifest import COMMITTED, CheckpointError, committed_checkpoints, verify
+from robustbert.checkpoint.manifest import COMMITTED, CheckpointError, checksum, committed_checkpoints, verify
 from robustbert.config import ConfigError
 from robustbert.job import Job
 from robustbert.testing import run_on_ranks
@@ -138,7 +137,7 @@ def test_a_corrupt_checkpoint_is_set_aside_and_the_one_before_is_taken(run):
     shard.write_bytes(content)
     assert train(Job(), config, run) == "finished"
     rejected = [event for event in run.events() if event["event"] == "checkpoint_rejected"]
-    assert len(rejected) == 1 and "sha256 differs" in rejected[0]["reason"]
+    assert len(rejected) == 1 and "checksum differs" in rejected[0]["reason"]
     assert [event["step"] for event in run.events() if event["event"] == "started"] == [0, 10]
     assert losses(run) == before
     assert (run.checkpoints / "rejected_step_00000020").exists()
@@ -166,7 +165,7 @@ def test_another_tokenizer_than_the_checkpoints_is_refused(run):
     assert sha256 in manifest_text
     edited = manifest_text.replace(sha256, "0" * 64)
     (run.checkpoints / "step_00000020" / "MANIFEST.json").write_text(edited)
-    (run.checkpoints / "step_00000020" / COMMITTED).write_text(hashlib.sha256(edited.encode()).hexdigest())
+    (run.checkpoints / "step_00000020" / COMMITTED).write_text(checksum(edited.encode()))
     with pytest.raises(CheckpointError, match="another tokenizer"):
         train(Job(), config, run)
 
