@@ -3,20 +3,27 @@
 import re
 import shlex
 import signal
+import socket
 import subprocess
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from launcher.failure import error_files
+import psutil
+
+from launcher.failure import Failure, error_files
+from launcher.hang import MAX_NAMED, Stall, find_culprits, find_stall, name_ranks
+from launcher.heartbeats import Heartbeats, RankPulse
 from launcher.json_tail import JsonTail
 from launcher.processes import JOB_MARK, die_with_parent, kill_job
+from launcher.pulse import PERIOD_S
 from launcher.stop_request import StopRequest
+from robustbert.config import RunConfig
 from robustbert.run_directory import RunDirectory
 
 POLL_S = 0.1
-STOP_GRACE_S = 60.0  # from a request to stop until the kill: the time for a checkpoint
+STACKS_TIMEOUT_S = 2.0
 STOP_REPEAT_S = 2.0  # a process that has only just started may have missed the first signal
 FAILURE_GRACE_S = 10.0  # from a rank's error until the kill of those that mpirun has not ended
 FINISH_GRACE_S = 60.0  # from the run's last word until the kill of processes that do not leave
@@ -75,10 +82,23 @@ class EventsSince:
 
 
 def watch_training(
-    job: RunningJob, run: RunDirectory, events: EventsSince, stop: StopRequest, beat: Callable[[], None]
-) -> None:
-    """Return when no process of the job is left: it ended, or it was killed after one of the times of grace above."""
+    job: RunningJob,
+    run: RunDirectory,
+    events: EventsSince,
+    stop: StopRequest,
+    heartbeats: Heartbeats,
+    config: RunConfig,
+    num_processes: int,
+    beat: Callable[[], None],
+) -> Failure | None:
+    """Return when no process of the job is left: it ended, or it was killed after one of the times of grace above.
+
+    The failure is that of a job that hung (event `hang`); what else ended it is for find_failure.
+    """
+    limits = config.fault_tolerance
+    started_at = time.monotonic()
     stop_clock, error_clock, finish_clock, repeat_clock = Clock(), Clock(), Clock(), Clock()
+    failure = None
     while not job.is_over():
         time.sleep(POLL_S)
         beat()
@@ -94,12 +114,59 @@ def watch_training(
             finish_clock.start()
         if (
             stop.kill_at_once
-            or stop_clock.elapsed_s > STOP_GRACE_S
+            or stop_clock.elapsed_s > limits.stop_grace_s
             or error_clock.elapsed_s > FAILURE_GRACE_S
             or finish_clock.elapsed_s > FINISH_GRACE_S
         ):
             break
+        pulses = heartbeats.pulses()
+        stall = find_stall(pulses, num_processes, started_at, time.monotonic(), limits)
+        if stall is not None and not (error_clock.is_running or finish_clock.is_running or stop_clock.is_running):
+            failure = _report_hang(stall, run, heartbeats, num_processes)
+            break
     job.kill()
+    return failure
+
+
+def _report_hang(stall: Stall, run: RunDirectory, heartbeats: Heartbeats, num_processes: int) -> Failure:
+    """Collect the stacks of all processes, name those that hold the others up, write the event."""
+    stacks = heartbeats.collect_stacks(STACKS_TIMEOUT_S)
+    pulses = heartbeats.pulses()
+    culprits = find_culprits(pulses, stacks, num_processes, time.monotonic(), quiet_s=2 * PERIOD_S)
+    file = write_stacks(run, pulses, stacks)
+    hosts = tuple(dict.fromkeys(pulses[rank].host for rank in culprits.ranks if rank in pulses))
+    where = f" on {', '.join(hosts)}" if hosts else ""
+    states = "".join(f"; {text}" for rank in culprits.ranks[:MAX_NAMED] if (text := describe_process(pulses.get(rank))))
+    reason = f"{stall.reason}: {name_ranks(culprits.ranks)}{where} {culprits.why}{states}"
+    run.append_event("hang", reason=reason, ranks=culprits.ranks, hosts=list(hosts), step=stall.step, stacks=str(file))
+    rank = culprits.ranks[0] if len(culprits.ranks) == 1 else None
+    return Failure(reason, rank, hosts[0] if len(hosts) == 1 else None, "hang", step=stall.step, hosts=hosts)
+
+
+def write_stacks(run: RunDirectory, pulses: dict[int, RankPulse], stacks: dict[int, dict]) -> Path:
+    """All processes' stacks in one file of logs/; returns its path."""
+    number = 1
+    while (path := run.logs / f"hang_{number:03d}.txt").exists():
+        number += 1
+    parts = []
+    for rank, pulse in sorted(pulses.items()):
+        title = f"=== rank {rank} on {pulse.host}, pid {pulse.pid}: {pulse.phase}, step {pulse.step}"
+        parts.append(f"{title}\n{stacks[rank]['stacks'] if rank in stacks else 'no answer'}\n")
+    path.write_text("\n".join(parts), encoding="utf-8")
+    return path
+
+
+def describe_process(pulse: RankPulse | None) -> str:
+    """For instance `pid 123 is stopped (by a signal)`; empty on another host or where the state tells nothing."""
+    if pulse is None or pulse.host != socket.gethostname():
+        return ""
+    try:
+        state = psutil.Process(pulse.pid).status()
+    except psutil.Error:
+        return f"pid {pulse.pid} is gone"
+    shown = {psutil.STATUS_STOPPED: "stopped (by a signal)", psutil.STATUS_DISK_SLEEP: "waiting for a disk"}
+    shown |= {psutil.STATUS_ZOMBIE: "dead", psutil.STATUS_TRACING_STOP: "stopped by a debugger"}
+    return f"pid {pulse.pid} is {shown[state]}" if state in shown else ""
 
 
 class Clock:

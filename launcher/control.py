@@ -6,14 +6,13 @@ import signal
 import time
 from pathlib import Path
 
-from launcher.attempt import STOP_GRACE_S
 from launcher.event_text import duration, event_line
 from launcher.processes import identity
 from launcher.progress import LineView, RunFeed
 from launcher.run_lookup import find_run
 from launcher.run_status import RunStatus, all_runs, read_status, status_table, way_on
 from launcher.supervisor_record import is_supervised, read_supervisor
-from robustbert.config import ConfigError
+from robustbert.config import ConfigError, load_config
 
 NUM_EVENTS = 8
 POLL_S = 0.2
@@ -84,12 +83,13 @@ def cancel(options: argparse.Namespace) -> int:
         raise ConfigError(
             f"run {before.name!r} is supervised on {record.host}; cancel it there: launcher cancel {run.path.resolve()}"
         )
+    grace_s = load_config(run.config_file).fault_tolerance.stop_grace_s
     feed = RunFeed(run)
     os.kill(record.pid, signal.SIGQUIT if options.now else signal.SIGINT)
     print(
-        "killing" if options.now else f"stopping after saving a checkpoint ({STOP_GRACE_S:.0f} s at most)", flush=True
+        "killing" if options.now else f"stopping after saving a checkpoint ({grace_s} s at most)", flush=True
     )
-    deadline = time.monotonic() + KILL_TIMEOUT_S + (0 if options.now else STOP_GRACE_S)
+    deadline = time.monotonic() + KILL_TIMEOUT_S + (0 if options.now else grace_s)
     with LineView(feed, before.total_steps or 0) as view:
         while identity(record.pid) == record.identity and time.monotonic() < deadline:
             view.update()

@@ -11,7 +11,10 @@ from pathlib import Path
 
 @dataclass(frozen=True)
 class ErrorRecord:
-    """kind: "user" (a restart cannot cure it), "oom", or "error"; message: one line."""
+    """kind: "user" (a restart cannot cure it), "oom", "corruption", "lost" (cut off from the supervisor), or "error".
+
+    message: one line; step: the training step it happened in, None before the first one.
+    """
 
     rank: int | None
     host: str
@@ -19,16 +22,17 @@ class ErrorRecord:
     kind: str
     message: str
     traceback: str
+    step: int | None = None
 
     @classmethod
-    def of(cls, error: BaseException, rank: int | None) -> "ErrorRecord":
+    def of(cls, error: BaseException, rank: int | None, step: int | None = None) -> "ErrorRecord":
         """The record of an exception that was caught in this process."""
         text = "".join(traceback.format_exception(error))
         name = type(error).__name__
         first_line = str(error).strip().splitlines()[0] if str(error).strip() else ""
         kind = error_kind(error)
         message = first_line if kind == "user" and first_line else f"{name}: {first_line}".rstrip(": ")
-        return cls(rank, socket.gethostname(), time.time(), kind, message, text)
+        return cls(rank, socket.gethostname(), time.time(), kind, message, text, step)
 
     def write(self, path: Path) -> None:
         """Write the file in one step: who reads it never sees a half."""
@@ -45,8 +49,10 @@ class ErrorRecord:
 
 
 def error_kind(error: BaseException) -> str:
-    """`user` for a ValueError (configuration or data that cannot be used), `oom` for lack of memory, else `error`."""
+    """`user` for a ValueError (configuration or data that cannot be used), `oom`, `corruption`, else `error`."""
     names = {kind.__name__ for kind in type(error).__mro__}
     if names & {"MemoryError", "OutOfMemoryError"} or "can't allocate memory" in str(error):
         return "oom"
+    if "ReplicasDiffer" in names:
+        return "corruption"
     return "user" if isinstance(error, ValueError) else "error"

@@ -101,6 +101,18 @@ def _finished(event: _Fields) -> str:
     return text
 
 
+def _checkpoint_failed(event: _Fields) -> str:
+    after = "it is tried again" if event.tries_again == "True" else "training goes on without it"
+    return f"step {event.step}: the checkpoint could not be written: {event.reason}; {after}"
+
+
+def _rolled_back(event: _Fields) -> str:
+    return (
+        f"step {event.step} went wrong: {event.reason}; back to step {event.to_step}, the data steps {event.skipped_data_steps} are "
+        f"left out (rollback {event.rollback} of {event.max_rollbacks})"
+    )
+
+
 _LINES = {
     "submitted": lambda event: "submitted",
     "prepared": lambda event: f"data prepared in {event.seconds} s",
@@ -115,6 +127,11 @@ _LINES = {
     "preempted": lambda event: f"stopped at step {event.step}: {event.reason}",
     "stopping": lambda event: f"asked to stop: {event.reason}",
     "finished": _finished,
+    "checkpoint_failed": _checkpoint_failed,
+    "hang": lambda event: f"the job hung: {event.reason}; all stacks: {event.stacks}",
+    "node_left_out": lambda event: f"node {event.node} is left out: {event.reason}",
+    "replicas_differ": lambda event: f"step {event.step}: the weights of ranks {event.ranks} differ from the other replicas'",
+    "rolled_back": _rolled_back,
     "failed": lambda event: f"failed: {event.reason}",
     "summary_failed": lambda event: f"the summary was not written: {event.reason}",
 }

@@ -7,7 +7,6 @@ import subprocess
 import sys
 import time
 
-from launcher.attempt import STOP_GRACE_S
 from launcher.programs import Programs, python_path
 from launcher.progress import RunFeed, build_view
 from launcher.run_status import read_status, run_argument, way_on
@@ -24,7 +23,7 @@ def run_in_foreground(run: RunDirectory, config: RunConfig, programs: Programs) 
     """Supervise the run in a process of its own, show its progress until it ends; returns its exit code."""
     feed = RunFeed(run)
     supervisor = _start_supervisor(run, programs)
-    with build_view(feed, config.train.steps) as view, _Interrupts(supervisor, view.say):
+    with build_view(feed, config.train.steps) as view, _Interrupts(supervisor, view.say, config.fault_tolerance.stop_grace_s):
         while supervisor.poll() is None:
             view.update()
             time.sleep(REFRESH_S)
@@ -76,7 +75,8 @@ def _start_supervisor(run: RunDirectory, programs: Programs) -> subprocess.Popen
 class _Interrupts:
     """Ctrl-C while a run is shown: the first asks it to stop after a checkpoint, the second kills it."""
 
-    def __init__(self, supervisor: subprocess.Popen, say):
+    def __init__(self, supervisor: subprocess.Popen, say, grace_s: int):
+        self._grace_s = grace_s
         self._supervisor, self._say = supervisor, say
         self._num_interrupts = 0
         self._former: dict = {}
@@ -93,7 +93,7 @@ class _Interrupts:
     def _interrupt(self, number, frame) -> None:
         self._num_interrupts += 1
         if self._num_interrupts == 1:
-            self._say(f"stopping after saving a checkpoint ({STOP_GRACE_S:.0f} s at most); press Ctrl-C again to kill")
+            self._say(f"stopping after saving a checkpoint ({self._grace_s} s at most); press Ctrl-C again to kill")
             self._pass_on(signal.SIGINT)
         else:
             self._say("killing")

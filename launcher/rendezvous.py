@@ -66,6 +66,17 @@ def _own_address(one_host: bool) -> str:
     return next((address for address in addresses if not address.startswith(("127.", "::1"))), name)
 
 
+def own_address_towards(host: str) -> str:
+    """This machine's address on the way to a host; 127.0.0.1 where the host's name means nothing here."""
+    try:
+        family, kind, _, _, address = socket.getaddrinfo(host, 9, type=socket.SOCK_DGRAM)[0]
+        with socket.socket(family, kind) as probe:  # connecting a datagram socket sends nothing
+            probe.connect(address)
+            return probe.getsockname()[0]
+    except OSError:
+        return "127.0.0.1"
+
+
 def _free_port() -> int:
     with socket.socket() as server:
         server.bind(("", 0))

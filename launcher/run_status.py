@@ -20,6 +20,7 @@ _ALIVE = {
     "prepared": "starting",
     "started": "running",
     "restarted": "restarting",
+    "hang": "restarting",
     "stopping": "stopping",
     "preempted": "stopping",
     "failed": "failed",

@@ -6,7 +6,7 @@ import signal
 class StopRequest:
     """Signal handlers of a supervisor; the first request to stop gives the reason and the exit code.
 
-    SIGINT: the user stops the run (130). SIGTERM, SIGUSR1: the machine is needed, or goes down (75, EX_TEMPFAIL: try
+    SIGINT: the user stops the run (130). SIGTERM, SIGUSR1, SIGUSR2: the machine is needed, or goes down (75, EX_TEMPFAIL: try
     again later). SIGQUIT: kill at once. SIGHUP is ignored: the run outlives the terminal that it was started from.
     """
 
@@ -14,6 +14,7 @@ class StopRequest:
         signal.SIGINT: ("cancelled by the user", 130),
         signal.SIGTERM: ("preempted by SIGTERM", 75),
         signal.SIGUSR1: ("preempted by SIGUSR1", 75),
+        signal.SIGUSR2: ("preempted by SIGUSR2", 75),
     }
 
     def __init__(self):

@@ -31,7 +31,14 @@ def submit(options: argparse.Namespace, programs: Programs) -> int:
             describe_plan(
                 run,
                 config,
-                scheduler.build_command(config, run.path.absolute(), sys.executable, starter, programs.worker),
+                scheduler.build_command(
+                    config,
+                    run.path.absolute(),
+                    sys.executable,
+                    starter,
+                    programs.worker,
+                    scheduler.node_names(config)[: config.cluster.nodes],
+                ),
                 programs,
             )
         )

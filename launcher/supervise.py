@@ -12,9 +12,15 @@ import traceback
 from launcher.attempt import Clock, EventsSince, RunningJob, newest_checkpoint_step, watch_training
 from launcher.error_record import ErrorRecord
 from launcher.failure import Failure, find_failure, set_aside_error_files
+from launcher.health import check_node
+from launcher.heartbeats import Heartbeats
 from launcher.job_env import rank_environment
+from launcher.nodes import NodePool, TooFewNodes
 from launcher.prepare_data import prepare_error_file, progress_file
 from launcher.programs import Programs, module_command, python_path
+from launcher.pulse import ADDRESS_VARIABLE
+from launcher.recovery import GiveUp, Recovery
+from launcher.rendezvous import own_address_towards
 from launcher.schedulers import find_scheduler
 from launcher.stop_request import StopRequest
 from launcher.supervisor_record import SupervisorRecord, beat, hold_lock, read_supervisor
@@ -22,8 +28,8 @@ from robustbert.config import load_config
 from robustbert.run_directory import RunDirectory
 
 FINISHED, FAILED = 0, 1  # exit codes; a stopped run's are in StopRequest
-LONGEST_PAUSE_S = 60
 POLL_S = 0.1
+CLOSING_TIMEOUT_S = 3.0  # from the end of a job until its processes' connections are closed, where they can be
 
 
 def supervise(run: RunDirectory, programs: Programs) -> int:
@@ -51,6 +57,13 @@ class Supervisor:
         self.record = SupervisorRecord.of_this_process()
         self.record.write(run)
         self.events = EventsSince(run)
+        self.scheduler = find_scheduler(self.config.cluster.scheduler)
+        self.nodes = NodePool(
+            self.config,
+            self.scheduler.node_names(self.config),
+            self.check_node,
+            on_left_out=lambda node, reason: run.append_event("node_left_out", node=node, reason=reason),
+        )
 
     def supervise(self) -> int:
         """Everything, in order; an error of the supervisor's own ends the run as failed rather than silently."""
@@ -87,54 +100,82 @@ class Supervisor:
         return self.fail(f"data preparation ended with exit code {exit_code} and no error record; see logs/prepare.log")
 
     def train(self) -> int:
-        """Attempt after attempt until the run's own record says finished or preempted, or no restart is left."""
-        max_restarts = self.config.fault_tolerance.max_restarts
-        attempt, restarts, best_step = 1, 0, newest_checkpoint_step(self.run)
+        """Attempt after attempt until the run's own record says finished or preempted, or a restart does not help."""
+        recovery = Recovery(self.config.fault_tolerance, self.nodes, newest_checkpoint_step(self.run))
+        attempt = 1
         while True:
-            failure = self.attempt(attempt)
+            try:
+                nodes = self.nodes.choose()
+            except TooFewNodes as error:
+                return self.fail(str(error))
+            failure = self.attempt(attempt, nodes)
             if self.events.last("finished"):
                 return FINISHED
             if self.events.last("preempted"):
                 return self.stop.exit_code
             if self.stop.is_set:
                 return self.stopped(self.stop.reason)
-            details = {key: getattr(failure, key) for key in ("host", "kind", "traceback")}
-            self.run.append_event("rank_lost", rank=failure.rank, reason=failure.reason, **details)
-            if not failure.is_curable:
-                return self.fail(failure.reason)
+            if failure.kind != "hang":  # that has its own event
+                details = {key: getattr(failure, key) for key in ("host", "kind", "step", "traceback")}
+                self.run.append_event("rank_lost", rank=failure.rank, reason=failure.reason, **details)
             step = newest_checkpoint_step(self.run)
-            if step is not None and (best_step is None or step > best_step):
-                best_step, restarts = step, 0
-            if restarts >= max_restarts:
-                return self.fail(_no_restart_left(failure, max_restarts, step))
-            attempt, restarts = attempt + 1, restarts + 1
-            pause_s = min(2 ** (restarts - 1), LONGEST_PAUSE_S)
+            decision = recovery.decide(failure, step)
+            if isinstance(decision, GiveUp):
+                return self.fail(decision.reason)
+            attempt += 1
             self.run.append_event(
-                "restarted", step=step or 0, restart=restarts, max_restarts=max_restarts, pause_s=pause_s
+                "restarted",
+                step=step or 0,
+                restart=decision.number,
+                max_restarts=self.config.fault_tolerance.max_restarts,
+                pause_s=decision.pause_s,
             )
-            self.pause(pause_s)
+            self.pause(decision.pause_s)
             if self.stop.is_set:
                 return self.stopped(self.stop.reason)
 
-    def attempt(self, number: int) -> Failure | None:
-        """One job, from start to end; the reason where it neither finished nor saved and left."""
+    def attempt(self, number: int, nodes: list[str]) -> Failure | None:
+        """One job on these nodes, from start to end; the reason where it neither finished nor saved and left."""
         set_aside_error_files(self.run)
-        scheduler, cluster = find_scheduler(self.config.cluster.scheduler), self.config.cluster
-        command = scheduler.build_command(
-            self.config, self.run.path, sys.executable, scheduler.find_starter(), self.programs.worker
+        num_processes = len(nodes) * self.config.cluster.processes_per_node
+        command = self.scheduler.build_command(
+            self.config, self.run.path, sys.executable, self.scheduler.find_starter(), self.programs.worker, nodes
         )
-        environment = rank_environment(os.environ, cluster.num_processes, _num_cores(), python_path())
         log = self.run.logs / "mpirun.log"
         log_start = log.stat().st_size if log.exists() else 0
-        job = RunningJob.start(command, log, environment, f"attempt {number}", self.record.job_mark)
-        try:
-            watch_training(job, self.run, self.events, self.stop, beat=lambda: beat(self.run))
-        finally:
-            job.kill()
-        if self.events.last("finished", "preempted"):
-            return None
+        is_alone = nodes == ["localhost"]
+        with Heartbeats(self.record.job_mark, "127.0.0.1" if is_alone else "") as heartbeats:
+            environment = rank_environment(os.environ, num_processes // len(nodes), _num_cores(), python_path())
+            address = "127.0.0.1" if is_alone else own_address_towards(nodes[0])
+            environment[ADDRESS_VARIABLE] = f"{address}:{heartbeats.port}"
+            job = RunningJob.start(command, log, environment, f"attempt {number}", self.record.job_mark)
+            try:
+                failure = watch_training(
+                    job,
+                    self.run,
+                    self.events,
+                    self.stop,
+                    heartbeats,
+                    self.config,
+                    num_processes,
+                    beat=lambda: beat(self.run),
+                )
+            finally:
+                job.kill()
+            pulses = heartbeats.pulses_at_end(CLOSING_TIMEOUT_S)
+        if failure is not None or self.events.last("finished", "preempted"):
+            return failure
         output = log.read_bytes()[log_start:].decode(errors="replace").partition("\n")[2]  # without the title
-        return find_failure(self.run, job.process.returncode, output)
+        return find_failure(self.run, job.process.returncode, output, pulses)
+
+    def check_node(self, node: str) -> str | None:
+        """What is wrong with a node of several."""
+        return check_node(
+            lambda command: self.scheduler.remote_command(self.config, node, command),
+            python_path(),
+            self.run.path,
+            self.record.job_mark,
+        )
 
     def summarize(self) -> int:
         """Convert the newest checkpoint and write summary.txt, which the foreground shows."""
@@ -187,17 +228,6 @@ def _go_to_folder_of_submit(run: RunDirectory) -> None:
     submitted = next((event for event in run.events() if event["event"] == "submitted"), {})
     if os.path.isdir(submitted.get("folder", "")):
         os.chdir(submitted["folder"])
-
-
-def _no_restart_left(failure: Failure, max_restarts: int, step: int | None) -> str:
-    where = "without any checkpoint" if step is None else f"with no checkpoint after step {step}"
-    who = "" if failure.rank is None else f"rank {failure.rank}: "
-    limit = (
-        f"{max_restarts} restart{'s' * (max_restarts > 1)} in a row {where} (fault_tolerance.max_restarts)"
-        if max_restarts
-        else "no restarts"
-    )
-    return f"{limit}; the last failure: {who}{failure.reason}"
 
 
 def _num_cores() -> int:

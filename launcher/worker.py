@@ -4,6 +4,8 @@ Finds its rank, sends its output to its own log, meets the others, and trains. W
 record and leaves at once, so that the starter ends the others.
 """
 
+import contextlib
+import dataclasses
 import faulthandler
 import os
 import signal
@@ -16,10 +18,12 @@ from pathlib import Path
 from launcher.error_record import ErrorRecord
 from launcher.job_env import find_rank
 from launcher.processes import die_with_parent
+from launcher.pulse import Pulse
 from launcher.rendezvous import find_job
 from robustbert.config import RunConfig, load_config
 from robustbert.job import Job
-from robustbert.run_directory import RunDirectory
+from robustbert.progress import Progress
+from robustbert.run_directory import RunDirectory, say_error
 
 
 def main(argv: list[str], train: Callable[[RunConfig, Job, RunDirectory], str] | None = None) -> None:
@@ -33,24 +37,36 @@ def main(argv: list[str], train: Callable[[RunConfig, Job, RunDirectory], str] |
     _send_output_to(run.rank_log(rank))
     faulthandler.enable()
     host, started = socket.gethostname(), time.strftime("%Y-%m-%d %H:%M:%S")
-    print(f"=== rank {rank} of {place.world_size} on {host}, pid {os.getpid()}, {started}")
+    say_error(f"=== rank {rank} of {place.world_size} on {host}, pid {os.getpid()}, {started}")
     exit_code = 1
+    progress = Progress()
+    pulse = Pulse(rank, progress, os.environ, on_lost=lambda reason: _record_lost(run, rank, reason, progress.step))
+    pulse.start()
     try:
-        job = find_job()
         config = load_config(run.config_file)
+        pulse.silence_timeout_s = config.fault_tolerance.silence_timeout_s
+        job = dataclasses.replace(find_job(), progress=progress)
         if train is None:
             from robustbert.train.pretrain import pretrain as train
         outcome = train(config, job, run)
-        print(f"rank {rank}: {outcome}")
+        say_error(f"rank {rank}: {outcome}")
         exit_code = 0
     except BaseException as error:  # also SystemExit: whatever ends this process early ends the job
-        record = ErrorRecord.of(error, rank)
+        record = ErrorRecord.of(error, rank, progress.step)
+        say_error(record.traceback)
         record.write(run.rank_error(rank))
-        print(record.traceback, file=sys.stderr)
     finally:
-        sys.stdout.flush()
-        sys.stderr.flush()
+        pulse.say_goodbye()
+        for stream in (sys.stdout, sys.stderr):
+            with contextlib.suppress(OSError):
+                stream.flush()
         os._exit(exit_code)  # not through atexit, where threads of a broken process group may hang
+
+
+def _record_lost(run: RunDirectory, rank: int, reason: str, step: int | None) -> None:
+    record = ErrorRecord(rank, socket.gethostname(), time.time(), "lost", reason, "", step)
+    with contextlib.suppress(OSError):  # the run's directory may be out of reach as well
+        record.write(run.rank_error(rank))
 
 
 def _send_output_to(path: Path) -> None:

@@ -3,8 +3,11 @@
 Imports no torch: the launcher, the training processes and the reports all read runs through it.
 """
 
+import contextlib
+import errno
 import json
 import os
+import sys
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -71,20 +74,37 @@ class RunDirectory:
 
 
 def read_json_lines(path: Path) -> Iterator[dict]:
-    """The complete lines of a JSON-lines file; a last line that is still being written is left out."""
+    """The complete lines of a JSON-lines file; one that is still being written, or was cut short by a full disk, is left out."""
     if not path.exists():
         return
     with open(path, "rb") as file:
         for line in file:
             if line.endswith(b"\n") and line.strip():
-                yield json.loads(line)
+                with contextlib.suppress(ValueError):
+                    yield json.loads(line)
+
+
+def say_error(text: str) -> None:
+    """A line on standard error, wherever that goes; a log that cannot be written is no reason to end a run."""
+    with contextlib.suppress(OSError):
+        print(text, file=sys.stderr, flush=True)
 
 
 def _append_line(path: Path, record: dict) -> None:
-    # One write in append mode: lines of several processes do not mix.
-    line = json.dumps(record, allow_nan=True) + "\n"
-    descriptor = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o644)
+    """Add a line. A disk that is full or out of reach costs the line, not the run; a folder that is missing is an error."""
+    line = (json.dumps(record, allow_nan=True) + "\n").encode()
     try:
-        os.write(descriptor, line.encode())
-    finally:
-        os.close(descriptor)
+        # One write in append mode: lines of several processes do not mix.
+        descriptor = os.open(path, os.O_RDWR | os.O_APPEND | os.O_CREAT, 0o644)
+        try:
+            size = os.fstat(descriptor).st_size
+            is_cut = size > 0 and os.pread(descriptor, 1, size - 1) != b"\n"
+            written = os.write(descriptor, b"\n" + line if is_cut else line)
+            if written < len(line):
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(path))
+        finally:
+            os.close(descriptor)
+    except FileNotFoundError:
+        raise
+    except OSError as error:
+        say_error(f"{path} cannot be written ({error.strerror}), lost: {line.decode().rstrip()}")

@@ -2,14 +2,15 @@
 
 check(config)                                    ConfigError where this scheduler cannot run the job
 find_starter() -> str                            the program that starts the processes (mpirun, sbatch); ConfigError
-build_command(config, run_path, python, starter, worker) -> list[str]    pure: a dry run prints what a run executes
+node_names(config) -> list[str]                  the nodes that may be used, spare ones last
+build_command(config, run_path, python, starter, worker, nodes) -> list[str]    pure: a dry run prints what a run executes
 """
 
 from types import ModuleType
 
 from robustbert.config import ConfigError
 
-PLANNED = ("mpi", "slurm")
+PLANNED = ("slurm",)
 
 
 def find_scheduler(name: str) -> ModuleType:
@@ -18,8 +19,12 @@ def find_scheduler(name: str) -> ModuleType:
         from launcher.schedulers import local
 
         return local
+    if name == "mpi":
+        from launcher.schedulers import mpi
+
+        return mpi
     if name in PLANNED:
         raise ConfigError(
-            f"scheduler {name!r} is not available in this version; run on this machine with --scheduler local"
+            f"scheduler {name!r} is not available in this version; use --scheduler mpi with cluster.hosts, or --scheduler local"
         )
-    raise ConfigError(f"unknown scheduler {name!r}; known are local, {', '.join(PLANNED)}")
+    raise ConfigError(f"unknown scheduler {name!r}; known are local, mpi, {', '.join(PLANNED)}")

@@ -19,8 +19,13 @@ def check(config: RunConfig) -> None:
         )
 
 
+def node_names(config: RunConfig) -> list[str]:
+    """This machine."""
+    return ["localhost"]
+
+
 def build_command(
-    config: RunConfig, run_path: Path, python: str, starter: str, worker: str = "launcher.worker"
+    config: RunConfig, run_path: Path, python: str, starter: str, worker: str, nodes: list[str]
 ) -> list[str]:
     """The command that starts every process of the job; pure, its arguments need no shell."""
     processes = config.cluster.num_processes

@@ -21,7 +21,7 @@ from robustbert.checkpoint.retention import remove_old
 from robustbert.checkpoint.write import HostCopy, chunks_of, write_file
 from robustbert.config import CheckpointConfig
 from robustbert.parallel.mesh import Mesh
-from robustbert.run_directory import RunDirectory
+from robustbert.run_directory import RunDirectory, say_error
 
 FIRST_PAUSE_S = 1.0  # before a failed write is tried again; doubled every time
 _FOREVER = timedelta(days=30)  # a process that never answers is dead, and then the whole job ends
@@ -151,7 +151,7 @@ class CheckpointWriter:
         try:
             remove_old(self._run.checkpoints, self._config)
         except OSError as error:  # what is left goes after the next save
-            print(f"old checkpoints could not be removed: {error}")
+            say_error(f"old checkpoints could not be removed: {error}")
 
 
 def remove_unfinished(checkpoints: Path) -> list[str]:

@@ -83,6 +83,11 @@ class RunConfig:
             self.optim.warmup_steps < self.train.steps,
             f"optim.warmup_steps ({self.optim.warmup_steps}) must be below train.steps ({self.train.steps})",
         )
+        least = self.fault_tolerance.min_nodes
+        require(
+            least is None or least <= self.cluster.nodes,
+            f"fault_tolerance.min_nodes ({least}) is above cluster.nodes ({self.cluster.nodes})",
+        )
         self.data_parallel_size(self.cluster.num_processes)
 
     def data_parallel_size(self, num_processes: int) -> int:

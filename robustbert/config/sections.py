@@ -4,6 +4,7 @@ Defaults are those of the paper (RoBERTa, Table 9) where it has one. Rules that 
 in run_config.py; reading and writing YAML is in yaml_file.py.
 """
 
+import re
 from dataclasses import dataclass, field
 from typing import Literal
 
@@ -356,9 +357,17 @@ class ClusterConfig:
     scheduler: Literal["local", "mpi", "slurm"] = "local"
     nodes: int = 1
     processes_per_node: int = 1
+    hosts: tuple[str, ...] = ()  # of the scheduler mpi; those beyond `nodes` are spare
+    remote_shell: str = "ssh"  # of the scheduler mpi: called as REMOTE_SHELL HOST COMMAND...
 
     def __post_init__(self):
         _require_positive("cluster", nodes=self.nodes, processes_per_node=self.processes_per_node)
+        for host in self.hosts:
+            require(
+                bool(re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]*", host)),
+                f"cluster.hosts: {host!r} is no name or address of a host",
+            )
+        require(len(set(self.hosts)) == len(self.hosts), "cluster.hosts names a host twice")
 
     @property
     def num_processes(self) -> int:

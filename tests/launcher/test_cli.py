@@ -76,7 +76,7 @@ def test_dry_run_prints_everything_and_writes_nothing(launching):
         (["submit", "smal.yaml"], "smal.yaml: no such configuration file; did you mean small.yaml?"),
         (["submit", "small.yaml", "optim.lrr=1"], "unknown key optim.lrr; did you mean lr?"),
         (["submit", "small.yaml", "lr"], "override 'lr' is not of the form section.key=value"),
-        (["submit", "small.yaml", "--scheduler", "mpi"], "--scheduler local"),
+        (["submit", "small.yaml", "--scheduler", "mpi"], "cluster.hosts names 0 hosts"),
         (["submit", "small.yaml", "--scheduler", "slurm"], "--scheduler local"),
         (["submit", "small.yaml", "cluster.nodes=2", "train.global_batch_size=8"], "cluster.nodes=1"),
         (["submit", "small.yaml", "train.global_batch_size=5"], "use 4 or 8"),

@@ -70,5 +70,5 @@ def test_durations(seconds, text):
 
 def test_event_without_its_fields_and_unknown_event_are_shown():
     assert event_line({"event": "finished", "time": 1}) == "finished at step ?"
-    assert event_line({"event": "rolled_back", "time": 1, "step": 3}) == "rolled_back  step 3"
+    assert event_line({"event": "moon_rises", "time": 1, "step": 3}) == "moon_rises  step 3"
     assert step_line({"step": 3}, 10, None) == "step 3/10"

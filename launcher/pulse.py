@@ -1,0 +1,104 @@
+"""Signs of life of one process, sent to the supervisor from a thread of its own; on request, the stacks of all its threads.
+
+A process whose supervisor cannot be reached any more ends itself: it may be on a node that was cut off, while the run
+goes on elsewhere and writes to the same directory.
+"""
+
+import contextlib
+import faulthandler
+import json
+import os
+import select
+import socket
+import tempfile
+import threading
+import time
+from collections.abc import Callable, Mapping
+
+from robustbert.progress import Progress
+
+ADDRESS_VARIABLE = "ROBUSTBERT_SUPERVISOR"  # host:port of the supervisor, set for every process of a job
+TOKEN_VARIABLE = "ROBUSTBERT_JOB"  # the job's mark: who does not know it is not listened to
+PERIOD_S = 1.0
+CONNECT_TIMEOUT_S = 5.0
+STACKS = b"stacks\n"
+LOST_SUPERVISOR = 76  # exit code
+
+
+class Pulse:
+    """Beats from `start` to the end of the process; without a supervisor's address it does nothing."""
+
+    def __init__(self, rank: int, progress: Progress, environ: Mapping[str, str], on_lost: Callable[[str], None]):
+        """on_lost: called with the reason before the process ends itself."""
+        self._rank = rank
+        self._progress = progress
+        self._address = environ.get(ADDRESS_VARIABLE)
+        self._token = environ.get(TOKEN_VARIABLE, "")
+        self._on_lost = on_lost
+        self._connection: socket.socket | None = None
+        self.silence_timeout_s = 120.0  # the configuration's, once it is read
+
+    def start(self) -> None:
+        if self._address:
+            threading.Thread(target=self._run, name="pulse", daemon=True).start()
+
+    def say_goodbye(self) -> None:
+        """Tell that the process ends by itself, well or not; who goes without it was killed or cut off."""
+        with contextlib.suppress(OSError, AttributeError):
+            _send(self._connection, {"goodbye": True})
+
+    def _run(self) -> None:
+        last_contact = time.monotonic()
+        while True:
+            try:
+                with self._connect() as connection:
+                    self._connection = connection
+                    while True:
+                        self._beat(connection)
+                        last_contact = time.monotonic()
+                        self._answer(connection)
+            except OSError as error:
+                silent_s = time.monotonic() - last_contact
+                if silent_s > self.silence_timeout_s:
+                    self._on_lost(f"the supervisor at {self._address} has been out of reach for {silent_s:.0f} s ({error})")
+                    os._exit(LOST_SUPERVISOR)
+                time.sleep(PERIOD_S)
+
+    def _connect(self) -> socket.socket:
+        host, _, port = self._address.rpartition(":")
+        connection = socket.create_connection((host, int(port)), CONNECT_TIMEOUT_S)
+        # Unanswered data counts as a lost connection soon, not after the system's quarter of an hour.
+        if hasattr(socket, "TCP_USER_TIMEOUT"):
+            timeout_ms = int(1000 * max(2 * PERIOD_S, self.silence_timeout_s / 2))
+            connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, timeout_ms)
+        hello = {"rank": self._rank, "host": socket.gethostname(), "pid": os.getpid(), "token": self._token}
+        _send(connection, hello)
+        return connection
+
+    def _beat(self, connection: socket.socket) -> None:
+        progress = self._progress
+        mark = {"step": progress.step, "phase": progress.phase, "count": progress.count}
+        _send(connection, mark | {"age_s": round(progress.age_s, 3)})
+
+    def _answer(self, connection: socket.socket) -> None:
+        """Until the next beat, do what the supervisor asks for."""
+        readable, _, _ = select.select([connection], [], [], PERIOD_S)
+        if not readable:
+            return
+        request = connection.recv(4096)
+        if not request:
+            raise ConnectionError("the supervisor has closed the connection")
+        if STACKS in request:
+            _send(connection, {"stacks": own_stacks(), "main_thread": threading.main_thread().ident})
+
+
+def own_stacks() -> str:
+    """The Python stacks of every thread of this process, each one's innermost call first."""
+    with tempfile.TemporaryFile() as file:
+        faulthandler.dump_traceback(file, all_threads=True)
+        file.seek(0)
+        return file.read().decode(errors="replace")
+
+
+def _send(connection: socket.socket, message: dict) -> None:
+    connection.sendall(json.dumps(message).encode() + b"\n")

@@ -1,0 +1,57 @@
+"""Runs a job on several hosts: Open MPI's mpirun starts its processes through ssh."""
+
+import os
+import shutil
+from pathlib import Path
+
+from launcher.processes import JOB_MARK
+from launcher.pulse import ADDRESS_VARIABLE
+from launcher.schedulers.local import find_starter
+from robustbert.config import ConfigError, RunConfig
+
+__all__ = ["PASSED_ON", "build_command", "check", "find_starter", "node_names", "remote_command"]
+
+# Variables that mpirun's daemons give to the processes on other hosts.
+PASSED_ON = (JOB_MARK, ADDRESS_VARIABLE, "PYTHONPATH", "OMP_NUM_THREADS")
+# Without these mpirun never notices a host whose link is down.
+_KEEPALIVE = {"oob_tcp_keepalive_time": 3, "oob_tcp_keepalive_intvl": 2, "oob_tcp_keepalive_probes": 2}
+
+
+def check(config: RunConfig) -> None:
+    """ConfigError where hosts are missing or the remote shell is not there."""
+    hosts, nodes = config.cluster.hosts, config.cluster.nodes
+    if len(hosts) < nodes:
+        raise ConfigError(
+            f"cluster.hosts names {len(hosts)} hosts and cluster.nodes is {nodes}; name all of them, spare ones after them"
+        )
+    if shutil.which(config.cluster.remote_shell) is None:
+        raise ConfigError(f"cluster.remote_shell ({config.cluster.remote_shell}) was not found")
+
+
+def node_names(config: RunConfig) -> list[str]:
+    """All hosts, those beyond cluster.nodes are spare."""
+    return list(config.cluster.hosts)
+
+
+def build_command(
+    config: RunConfig, run_path: Path, python: str, starter: str, worker: str, nodes: list[str]
+) -> list[str]:
+    """The command that starts every process of the job on these nodes; pure, its arguments need no shell."""
+    per_node = config.cluster.processes_per_node
+    return [
+        starter,
+        *(["--allow-run-as-root"] if os.geteuid() == 0 else []),
+        *("--prtemca", "plm_ssh_agent", config.cluster.remote_shell),
+        *(word for name, value in _KEEPALIVE.items() for word in ("--prtemca", name, str(value))),
+        *("--host", ",".join(f"{node}:{per_node}" for node in nodes)),
+        *("--map-by", f"ppr:{per_node}:node:OVERSUBSCRIBE"),
+        *("--bind-to", "none"),
+        *(word for name in PASSED_ON for word in ("-x", name)),
+        *("-n", str(per_node * len(nodes))),
+        *(python, "-m", worker, str(run_path)),
+    ]
+
+
+def remote_command(config: RunConfig, node: str, command: list[str]) -> list[str]:
+    """A command on one of the nodes; its words are quoted for the remote shell by the caller."""
+    return [config.cluster.remote_shell, node, *command]

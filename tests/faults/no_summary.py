@@ -1,0 +1,1 @@
+"""In place of the summary: nothing to convert after a fault."""
