@@ -1,6 +1,7 @@
+#!/usr/bin/env python3
 """How long training stands still for a checkpoint, and how fast it is written, beside plain writes and torch's own checkpoints.
 
-    python benchmarks/checkpoint_save.py --folder /scratch/bench --rounds 5
+One process, fp32 weights and moments of a preset; every way to save once a round, in turn; medians and their ratios.
 """
 
 import argparse
@@ -8,15 +9,18 @@ import hashlib
 import os
 import shutil
 import statistics
+import sys
 import time
 import warnings
 from pathlib import Path
 
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 warnings.filterwarnings("ignore")
 
 import torch  # noqa: E402
 import torch.distributed.checkpoint as dcp  # noqa: E402
 
+from benchmarks.records import write_record  # noqa: E402
 from robustbert.checkpoint.pieces import own_pieces  # noqa: E402
 from robustbert.checkpoint.saving import CheckpointWriter, Snapshot  # noqa: E402
 from robustbert.config import CheckpointConfig, ModelConfig, OptimConfig, ParallelConfig  # noqa: E402
@@ -28,6 +32,9 @@ from robustbert.parallel.data_parallel import build_data_parallel  # noqa: E402
 from robustbert.parallel.mesh import open_mesh  # noqa: E402
 from robustbert.run_directory import RunDirectory  # noqa: E402
 
+_EXAMPLE = """example:
+  benchmarks/checkpoint_save.py --folder /scratch/bench --rounds 5 --record benchmarks/records/2026-01-31_checkpoint_save.md
+"""
 PLAIN, SYNC, ASYNC_STALL, ASYNC = "plain writes", "robustbert, synchronous", "robustbert, loop stands still", "robustbert, in all"
 PLAIN_HASHED = "plain writes, then sha256 of the file"
 DCP, DCP_STALL, DCP_ASYNC = "torch DCP, synchronous", "torch DCP async, loop stands still", "torch DCP async, in all"
@@ -88,10 +95,13 @@ def one_round(number: int, folder: Path, writers: dict, model, optimizer, mesh, 
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, epilog=_EXAMPLE, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--folder", type=Path, required=True, help="an empty folder on the disk to be measured")
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--preset", default="roberta-base", help="its state (weights, moments) is 12 bytes a parameter")
+    parser.add_argument("--record", type=Path, metavar="FILE", help="write the figures down")
     options = parser.parse_args()
     options.folder.mkdir(parents=True)
     config = ModelConfig(preset=options.preset, vocab_size=50265)
@@ -108,13 +118,19 @@ def main() -> None:
         for number in range(options.rounds + 1):
             num_bytes = one_round(number, options.folder, writers, model, optimizer, mesh, times)
             print(f"round {number}: " + "  ".join(f"{values[-1]:.2f}" for values in times.values()), flush=True)
-    print(f"\n{num_bytes / 1e9:.2f} GB, {options.rounds} rounds after a first one that warms up")
+    lines = [f"{num_bytes / 1e9:.2f} GB, {options.rounds} rounds after a first one that warms up (its files are new to the disk)"]
     for name, values in times.items():
         median = statistics.median(values[1:])
-        print(f"{name:36} first {values[0]:6.2f} s   median {median:6.2f} s   {num_bytes / 1e9 / median:5.2f} GB/s")
+        lines.append(f"{name:38} first {values[0]:6.2f} s   median {median:6.2f} s   {num_bytes / 1e9 / median:6.2f} GB/s")
     stall = statistics.median(a / s for a, s in zip(times[ASYNC_STALL][1:], times[SYNC][1:]))
     rate = statistics.median(p / a for p, a in zip(times[PLAIN][1:], times[ASYNC][1:]))
-    print(f"loop stands still / synchronous save: {stall:.3f}    rate in all / plain writes: {rate:.2f} (medians of the rounds)")
+    lines.append(f"the loop stands still / synchronous save: {stall:.3f} (bar: below 0.25)")
+    lines.append(f"rate of an asynchronous save in all / plain writes: {rate:.2f} (bar: 0.7)")
+    print("\n" + "\n".join(lines))
+    shutil.rmtree(options.folder)
+    if options.record:
+        command = f"benchmarks/checkpoint_save.py --folder FOLDER --rounds {options.rounds} --preset {options.preset}"
+        write_record(options.record, "Saving a checkpoint", command, "", ("torch", "megatron-core", "xxhash"), lines)
 
 
 if __name__ == "__main__":

@@ -9,15 +9,12 @@ where fairseq is installed.
 import argparse
 import gzip
 import os
-import platform
 import statistics
 import subprocess
 import sys
 import tempfile
 import time
 from dataclasses import replace
-from datetime import date
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -27,6 +24,7 @@ import numpy as np  # noqa: E402
 import torch  # noqa: E402
 
 from benchmarks.fairseq_peer import fairseq_batches  # noqa: E402
+from benchmarks.records import write_record  # noqa: E402
 from robustbert.config import CorpusConfig, DataConfig, MaskingConfig, TrainConfig  # noqa: E402
 from robustbert.data.batches import build_train_batches  # noqa: E402
 from robustbert.data.corpus import IndexedCorpus, read_manifest  # noqa: E402
@@ -74,9 +72,10 @@ def main(arguments: list[str] | None = None) -> int:
         compare_batches(options, folder, tokenizer, show)
         compare_shards(options, folder, tokenizer, show)
     if options.record:
-        options.record.parent.mkdir(parents=True, exist_ok=True)
-        options.record.write_text(record(options, lines), encoding="utf-8")
-        print(f"\nwritten to {options.record}")
+        command = f"benchmarks/data_pipeline.py --text {options.text.name} --rounds {options.rounds} --seconds {options.seconds:g}"
+        libraries = ("torch", "tokenizers", "transformers", "datasets", "fairseq", "numpy")
+        command += f" --copies {options.copies}"
+        write_record(options.record, "Data pipeline", command, ", of which one is used", libraries, lines)
     return 0
 
 
@@ -258,29 +257,6 @@ def peak_megabytes(command: list) -> float:
     return peak / 1e6
 
 
-def record(options, lines: list[str]) -> str:
-    """The figures with what they were measured on."""
-    git = ["git", "-C", str(ROOT), "rev-parse", "--short", "HEAD"]
-    commit = subprocess.run(git, capture_output=True, text=True).stdout.strip()
-    cpu = next((line.partition(":")[2].strip() for line in _lines("/proc/cpuinfo") if line.startswith("model name")), "unknown")
-    libraries = ", ".join(f"{name} {_version(name)}" for name in ("torch", "tokenizers", "transformers", "datasets", "fairseq", "numpy"))
-    command = f"benchmarks/data_pipeline.py --text {options.text.name} --rounds {options.rounds} --seconds {options.seconds:g}"
-    return "\n".join(
-        [
-            f"# Data pipeline, {date.today().isoformat()}",
-            "",
-            f"- machine: {cpu}, {os.cpu_count()} cores, of which one is used; {platform.system()}, Python {platform.python_version()}",
-            f"- commit: on top of {commit}; {libraries}",
-            f"- command: `{command} --copies {options.copies}`",
-            "",
-            "```",
-            *lines,
-            "```",
-            "",
-        ]
-    )
-
-
 class _Table:
     """Prints lines and keeps them."""
 
@@ -303,17 +279,6 @@ class _Table:
 
     def end(self) -> None:
         self.note("", indented=False)
-
-
-def _lines(path: str) -> list[str]:
-    return Path(path).read_text().splitlines() if Path(path).exists() else []
-
-
-def _version(name: str) -> str:
-    try:
-        return version(name)
-    except PackageNotFoundError:
-        return "not installed"
 
 
 def _parser() -> argparse.ArgumentParser:

@@ -15,11 +15,11 @@ import psutil
 from launcher.failure import Failure, error_files
 from launcher.hang import MAX_NAMED, Stall, find_culprits, find_stall, name_ranks
 from launcher.heartbeats import Heartbeats, RankPulse
-from launcher.json_tail import JsonTail
 from launcher.processes import JOB_MARK, die_with_parent, kill_job
 from launcher.pulse import PERIOD_S
 from launcher.stop_request import StopRequest
 from robustbert.config import RunConfig
+from robustbert.json_lines import JsonTail
 from robustbert.run_directory import RunDirectory
 
 POLL_S = 0.1

@@ -58,21 +58,24 @@ def build_parsers() -> tuple[argparse.ArgumentParser, dict[str, argparse.Argumen
     subparsers = parser.add_subparsers(metavar="COMMAND")
     verbs: dict[str, argparse.ArgumentParser] = {}
 
-    def verb(name: str, text: str | None, example: str) -> argparse.ArgumentParser:
-        shown = {} if text is None else {"help": text}
+    def verb(name: str, text: str, example: str) -> argparse.ArgumentParser:
         verbs[name] = subparsers.add_parser(
             name,
-            description=text or "Internal: what `submit` starts in the background.",
+            help=text,
+            description=text,
             epilog=f"example:\n{example}",
             formatter_class=argparse.RawDescriptionHelpFormatter,
-            **shown,
         )
         return verbs[name]
 
     _add_submit(verb)
     _add_run_verbs(verb)
-    supervise = verb("supervise", None, "  launcher supervise runs/quickstart")
-    supervise.add_argument("run_dir", metavar="RUN_DIR")
+    supervise = verb(
+        "supervise",
+        "what a scheduler starts: prepare, train and restart a run in the foreground, until it ends",
+        "  launcher supervise runs/quickstart      # exit code 0 finished, 1 failed, 75 asked to stop (requeue it), 130 cancelled",
+    )
+    supervise.add_argument("run_dir", metavar="RUN_DIR", help="the run's directory")
     for name, default in vars(Programs()).items():
         supervise.add_argument(f"--{name}", default=default, metavar="MODULE", help=argparse.SUPPRESS)
     return parser, verbs
@@ -90,7 +93,7 @@ def _add_submit(verb: Callable) -> None:
         "overrides", metavar="section.key=value", nargs="*", help="replaces a value of the file; parsed as YAML"
     )
     submit.add_argument(
-        "--scheduler", metavar="NAME", help="where it runs: local (mpi, slurm: not yet); default: cluster.scheduler"
+        "--scheduler", metavar="NAME", help="where it runs: local, mpi (slurm: not yet); default: cluster.scheduler"
     )
     submit.add_argument(
         "--dry-run", action="store_true", help="print the layout, the commands, the configuration; change nothing"

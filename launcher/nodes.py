@@ -2,9 +2,12 @@
 
 from collections import Counter
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 
 from robustbert.config import ConfigError, RunConfig
+
+_CHECKS_AT_ONCE = 32
 
 
 class TooFewNodes(ValueError):
@@ -24,7 +27,8 @@ class NodePool:
 
     def report_failure(self, node: str | None, is_certain: bool = False) -> None:
         """A process on the node was the first to fail. is_certain: the node itself is at fault, once is enough."""
-        if node not in self.names or len(self.names) == 1:  # there is nothing else to run on
+        node = next((name for name in self.names if _short(name) == _short(node or "")), None)
+        if node is None or len(self.names) == 1:  # unknown, or there is nothing else to run on
             return
         self.failures[node] += 1
         if is_certain:
@@ -41,16 +45,13 @@ class NodePool:
         wanted = self.config.cluster.nodes
         if len(self.names) == 1:
             return self.names
-        fit, unfit = [], {}
-        for name in self.names:
-            if name in self.left_out or len(fit) == wanted:
-                continue
-            reason = self.check(name)
-            if reason is None:
-                fit.append(name)
-            else:
-                unfit[name] = reason
-                self.on_left_out(name, reason)
+        candidates = [name for name in self.names if name not in self.left_out]
+        with ThreadPoolExecutor(_CHECKS_AT_ONCE) as threads:
+            faults = dict(zip(candidates, threads.map(self.check, candidates)))
+        unfit = {name: fault for name, fault in faults.items() if fault is not None}
+        fit = [name for name in candidates if name not in unfit][:wanted]
+        for name, fault in unfit.items():
+            self.on_left_out(name, fault)
         least = self.config.fault_tolerance.min_nodes or wanted
         for number in range(len(fit), least - 1, -1):
             if self._is_layout(number):
@@ -72,3 +73,8 @@ class NodePool:
             return num_nodes > 0
         except ConfigError:
             return False
+
+
+def _short(name: str) -> str:
+    """A host may call itself by its full name where the configuration has the short one; addresses stay as they are."""
+    return name if name.replace(".", "").isdigit() else name.partition(".")[0]

@@ -6,9 +6,9 @@ import time
 from collections.abc import Callable
 
 from launcher.event_text import duration, event_line, metric_texts, step_line
-from launcher.json_tail import JsonTail
 from launcher.prepare_data import progress_file
 from launcher.run_status import time_left_s
+from robustbert.json_lines import JsonTail
 from robustbert.run_directory import RunDirectory
 
 LINE_INTERVAL_S = 5.0  # between two lines about steps, where there is no terminal

@@ -36,6 +36,7 @@ class Pulse:
         self._token = environ.get(TOKEN_VARIABLE, "")
         self._on_lost = on_lost
         self._connection: socket.socket | None = None
+        self._has_left = False
         self.silence_timeout_s = 120.0  # the configuration's, once it is read
 
     def start(self) -> None:
@@ -43,17 +44,18 @@ class Pulse:
             threading.Thread(target=self._run, name="pulse", daemon=True).start()
 
     def say_goodbye(self) -> None:
-        """Tell that the process ends by itself, well or not; who goes without it was killed or cut off."""
+        """Tell that the process ends by itself, well or not; who goes without it was killed or cut off. It beats no more."""
+        self._has_left = True
         with contextlib.suppress(OSError, AttributeError):
             _send(self._connection, {"goodbye": True})
 
     def _run(self) -> None:
         last_contact = time.monotonic()
-        while True:
+        while not self._has_left:
             try:
                 with self._connect() as connection:
                     self._connection = connection
-                    while True:
+                    while not self._has_left:
                         self._beat(connection)
                         last_contact = time.monotonic()
                         self._answer(connection)

@@ -8,9 +8,9 @@ from pathlib import Path
 
 from launcher.attempt import newest_checkpoint_step
 from launcher.event_text import duration
-from launcher.json_tail import last_lines
 from launcher.supervisor_record import is_supervised
 from robustbert.config import ConfigError, load_config
+from robustbert.json_lines import last_lines
 from robustbert.run_directory import RunDirectory
 
 # What an event makes of the state of a run whose supervisor is alive; other events leave the state as it is.

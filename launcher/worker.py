@@ -22,8 +22,9 @@ from launcher.pulse import Pulse
 from launcher.rendezvous import find_job
 from robustbert.config import RunConfig, load_config
 from robustbert.job import Job
+from robustbert.json_lines import say_error
 from robustbert.progress import Progress
-from robustbert.run_directory import RunDirectory, say_error
+from robustbert.run_directory import RunDirectory
 
 
 def main(argv: list[str], train: Callable[[RunConfig, Job, RunDirectory], str] | None = None) -> None:

@@ -3,15 +3,11 @@
 Imports no torch: the launcher, the training processes and the reports all read runs through it.
 """
 
-import contextlib
-import errno
-import json
-import os
-import sys
 import time
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+
+from robustbert.json_lines import append_line, read_json_lines
 
 
 @dataclass(frozen=True)
@@ -58,11 +54,11 @@ class RunDirectory:
 
     def append_event(self, event: str, **fields) -> None:
         """Add one line to events.jsonl; every line has `time` (seconds since 1970) and `event`."""
-        _append_line(self.events_file, {"time": round(time.time(), 3), "event": event, **fields})
+        append_line(self.events_file, {"time": round(time.time(), 3), "event": event, **fields})
 
     def append_metrics(self, record: dict) -> None:
         """Add one line to metrics.jsonl."""
-        _append_line(self.metrics_file, record)
+        append_line(self.metrics_file, record)
 
     def events(self) -> list[dict]:
         """All events so far, oldest first."""
@@ -71,40 +67,3 @@ class RunDirectory:
     def metrics(self) -> list[dict]:
         """All logged steps so far, oldest first."""
         return list(read_json_lines(self.metrics_file))
-
-
-def read_json_lines(path: Path) -> Iterator[dict]:
-    """The complete lines of a JSON-lines file; one that is still being written, or was cut short by a full disk, is left out."""
-    if not path.exists():
-        return
-    with open(path, "rb") as file:
-        for line in file:
-            if line.endswith(b"\n") and line.strip():
-                with contextlib.suppress(ValueError):
-                    yield json.loads(line)
-
-
-def say_error(text: str) -> None:
-    """A line on standard error, wherever that goes; a log that cannot be written is no reason to end a run."""
-    with contextlib.suppress(OSError):
-        print(text, file=sys.stderr, flush=True)
-
-
-def _append_line(path: Path, record: dict) -> None:
-    """Add a line. A disk that is full or out of reach costs the line, not the run; a folder that is missing is an error."""
-    line = (json.dumps(record, allow_nan=True) + "\n").encode()
-    try:
-        # One write in append mode: lines of several processes do not mix.
-        descriptor = os.open(path, os.O_RDWR | os.O_APPEND | os.O_CREAT, 0o644)
-        try:
-            size = os.fstat(descriptor).st_size
-            is_cut = size > 0 and os.pread(descriptor, 1, size - 1) != b"\n"
-            written = os.write(descriptor, b"\n" + line if is_cut else line)
-            if written < len(line):
-                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(path))
-        finally:
-            os.close(descriptor)
-    except FileNotFoundError:
-        raise
-    except OSError as error:
-        say_error(f"{path} cannot be written ({error.strerror}), lost: {line.decode().rstrip()}")

@@ -4,10 +4,11 @@ import ast
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
-FOUNDATION = {"config", "run_directory", "job", "progress"}
+FOUNDATION = {"config", "run_directory", "job", "progress", "json_lines"}
 MAY_IMPORT = {
     "config": set(),
-    "run_directory": set(),
+    "run_directory": {"json_lines"},
+    "json_lines": set(),
     "job": {"progress"},
     "progress": set(),
     "cpu_megatron": set(),

@@ -20,8 +20,9 @@ from robustbert.checkpoint.pieces import Piece
 from robustbert.checkpoint.retention import remove_old
 from robustbert.checkpoint.write import HostCopy, chunks_of, write_file
 from robustbert.config import CheckpointConfig
+from robustbert.json_lines import say_error
 from robustbert.parallel.mesh import Mesh
-from robustbert.run_directory import RunDirectory, say_error
+from robustbert.run_directory import RunDirectory
 
 FIRST_PAUSE_S = 1.0  # before a failed write is tried again; doubled every time
 _FOREVER = timedelta(days=30)  # a process that never answers is dead, and then the whole job ends

@@ -24,7 +24,7 @@ class Metrics:
         self._run = run
         self._config = config
         self._mesh = mesh
-        self._exporter = Exporter(config.monitoring, config.run.name) if mesh.is_main else None
+        self._exporter = Exporter(config.monitoring, run) if mesh.is_main else None
         name = torch.cuda.get_device_name() if mesh.device.is_cuda else "cpu"
         self._peak = peak_flops(name, config.precision)
         self.start_interval()

@@ -21,8 +21,8 @@ from robustbert.progress import Progress
 from robustbert.run_directory import RunDirectory
 from robustbert.train.evaluate import Evaluation
 from robustbert.train.metrics import Metrics
-from robustbert.train.state import TrainState
 from robustbert.train.replicas import check_replicas
+from robustbert.train.state import TrainState
 from robustbert.train.stop_signal import StopSignal
 from robustbert.train.trouble import Rollback, find_trouble
 

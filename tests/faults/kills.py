@@ -36,7 +36,7 @@ def draw_faults(number: int, seed: int) -> list[tuple[str, dict]]:
         point = rng.choice(_PHASES[phase])
         fault = {"action": "kill", "rank": 0 if point in _OF_MAIN else rng.randrange(2)}
         if point is None:
-            fault["after_s"] = round(rng.uniform(0.0, 4.5), 2)
+            fault["after_s"] = round(rng.uniform(0.0, 3.2), 2)
         else:
             times = {"a step": 12, "a save": 6, "a commit": 6, "a removal": 4}.get(phase, 1)
             fault |= {"point": point, "count": rng.randint(1, times)}

@@ -31,8 +31,8 @@ def fill(disk):
     return ballast
 
 
-def start(lab, disk, name):
-    return lab.submit(name, {"slow_s": 0.2}, f"run.dir={disk}", folder=disk)
+def start(lab, disk, name, *overrides):
+    return lab.submit(name, {"slow_s": 0.2}, f"run.dir={disk}", *overrides, folder=disk)
 
 
 def test_a_checkpoint_that_does_not_fit_is_written_again_when_there_is_room(lab, small_disk, undisturbed):
@@ -48,7 +48,7 @@ def test_a_checkpoint_that_does_not_fit_is_written_again_when_there_is_room(lab,
 
 
 def test_a_disk_that_stays_full_ends_the_run_with_its_checkpoints_whole(lab, small_disk, undisturbed):
-    run = start(lab, small_disk, "full")
+    run = start(lab, small_disk, "full", "checkpoint.retries=0")
     run.wait_for("checkpoint_saved")
     ballast = fill(small_disk)
     assert run.finish() == 1, run.story()

@@ -5,7 +5,7 @@ import json
 import pytest
 
 pytestmark = [pytest.mark.faults, pytest.mark.slow, pytest.mark.timeout(180)]
-TIMEOUT_S = 8
+TIMEOUT_S = 5
 
 
 @pytest.mark.parametrize(
@@ -29,11 +29,3 @@ def test_a_hung_process_is_found_and_named(action, point, words, lab, undisturbe
     assert "=== rank 0 on" in stacks and "pretrain.py" in stacks and "=== rank 1 on" in stacks
     assert run.final_weights() == undisturbed.final_weights()
 
-
-def test_silence_is_found_before_the_time_of_a_hang(lab):
-    fault = {"rank": 0, "action": "stop", "point": "before step", "count": 3}
-    run = lab.submit("silence", fault, "fault_tolerance.hang_timeout_s=1000", "fault_tolerance.silence_timeout_s=6")
-    assert run.finish() == 0, run.story()
-    (hang,) = run.events("hang")
-    hung_at = json.loads((run.run.path / "fault_done").read_text())["time"]
-    assert hang["ranks"] == [0] and "no sign of life of rank 0" in hang["reason"] and hang["time"] - hung_at < 11

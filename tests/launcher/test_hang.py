@@ -1,12 +1,15 @@
 """Whether a job has hung and who holds it up, judged from signs of life."""
 
+import os
+import subprocess
+import sys
 import threading
 
 import pytest
 
 from launcher.hang import find_culprits, find_stall, waits_for_others
 from launcher.heartbeats import Heartbeats, RankPulse
-from launcher.pulse import ADDRESS_VARIABLE, TOKEN_VARIABLE, Pulse
+from launcher.pulse import ADDRESS_VARIABLE, LOST_SUPERVISOR, TOKEN_VARIABLE, Pulse
 from robustbert.config.sections import FaultToleranceConfig
 from robustbert.progress import Progress
 
@@ -75,14 +78,30 @@ def test_signs_of_life_arrive_and_strangers_are_not_heard():
         progress.mark("waiting for data", 7)
         mine = Pulse(3, progress, environ, on_lost=print)
         mine.start()
-        Pulse(4, progress, environ | {TOKEN_VARIABLE: "guess"}, on_lost=print).start()
+        stranger = Pulse(4, progress, environ | {TOKEN_VARIABLE: "guess"}, on_lost=print)
+        stranger.start()
         assert eventually(lambda: heartbeats.pulses().get(3) and heartbeats.pulses()[3].step == 7)
         answers = heartbeats.collect_stacks(5)
         assert set(answers) == {3} and "test_hang.py" in answers[3]["stacks"]
         assert answers[3]["main_thread"] == threading.main_thread().ident
         mine.say_goodbye()
         assert eventually(lambda: heartbeats.pulses()[3].has_left)
+        stranger.say_goodbye()
         assert set(heartbeats.pulses()) == {3}
+
+
+def test_a_process_that_loses_its_supervisor_ends_itself(tmp_path):
+    program = (
+        "import os, time; from launcher.pulse import *; from robustbert.progress import Progress\n"
+        "pulse = Pulse(0, Progress(), os.environ, on_lost=lambda reason: print('lost:', reason, flush=True))\n"
+        "pulse.silence_timeout_s = 1.0; pulse.start(); time.sleep(60)"
+    )
+    with Heartbeats("secret") as heartbeats:
+        environ = os.environ | {ADDRESS_VARIABLE: f"127.0.0.1:{heartbeats.port}", TOKEN_VARIABLE: "secret"}
+        process = subprocess.Popen([sys.executable, "-c", program], env=environ, stdout=subprocess.PIPE, text=True)
+        assert eventually(lambda: 0 in heartbeats.pulses())
+    output, _ = process.communicate(timeout=20)
+    assert process.returncode == LOST_SUPERVISOR and "out of reach" in output
 
 
 def test_a_thousand_processes_are_heard():

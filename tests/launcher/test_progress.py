@@ -6,9 +6,9 @@ import pytest
 from rich.console import Console
 
 from launcher.event_text import duration, event_line, step_line
-from launcher.json_tail import JsonTail
 from launcher.prepare_data import ProgressFile, progress_file
 from launcher.progress import BarView, LineView, RunFeed
+from robustbert.json_lines import JsonTail
 from robustbert.run_directory import RunDirectory
 
 

@@ -33,7 +33,7 @@ def test_a_node_that_fails_twice_is_left_out(make_pool):
     pool, recovery = make_pool()
     recovery.decide(Failure("ended by signal 9", 1, "n2", "signal"), 10)
     assert pool.choose() == ["n1", "n2"]
-    recovery.decide(Failure("ended by signal 9", 1, "n2", "signal"), 20)
+    recovery.decide(Failure("ended by signal 9", 1, "n2.cluster.org", "signal"), 20)
     assert pool.choose() == ["n1", "n3"] and "failed 2 times" in pool.left_out["n2"]
 
 
