@@ -158,7 +158,7 @@ def write_stacks(run: RunDirectory, pulses: dict[int, RankPulse], stacks: dict[i
 
 def describe_process(pulse: RankPulse | None) -> str:
     """For instance `pid 123 is stopped (by a signal)`; empty on another host or where the state tells nothing."""
-    if pulse is None or pulse.host != socket.gethostname():
+    if pulse is None or pulse.machine != socket.gethostname():
         return ""
     try:
         state = psutil.Process(pulse.pid).status()

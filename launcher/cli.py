@@ -93,7 +93,7 @@ def _add_submit(verb: Callable) -> None:
         "overrides", metavar="section.key=value", nargs="*", help="replaces a value of the file; parsed as YAML"
     )
     submit.add_argument(
-        "--scheduler", metavar="NAME", help="where it runs: local, mpi (slurm: not yet); default: cluster.scheduler"
+        "--scheduler", metavar="NAME", help="where it runs: local, mpi, slurm; default: cluster.scheduler"
     )
     submit.add_argument(
         "--dry-run", action="store_true", help="print the layout, the commands, the configuration; change nothing"

@@ -9,13 +9,16 @@ from pathlib import Path
 from launcher.event_text import duration, event_line
 from launcher.processes import identity
 from launcher.progress import LineView, RunFeed
+from launcher.queue import cancel_in_queue
 from launcher.run_lookup import find_run
-from launcher.run_status import RunStatus, all_runs, read_status, status_table, way_on
+from launcher.run_status import RunStatus, all_runs, queue_state, read_status, status_table, way_on
 from launcher.supervisor_record import is_supervised, read_supervisor
 from robustbert.config import ConfigError, load_config
+from robustbert.run_directory import RunDirectory
 
 NUM_EVENTS = 8
 POLL_S = 0.2
+QUEUE_POLL_S = 1.0
 KILL_TIMEOUT_S = 20.0
 
 
@@ -74,6 +77,8 @@ def cancel(options: argparse.Namespace) -> int:
     run = find_run(options.run, Path(options.dir))
     record = read_supervisor(run)
     before = read_status(run)
+    if job := cancel_in_queue(run, options.now):
+        return _show_end_of_job(run, job, before)
     if not before.is_alive:
         num_killed = record.kill_leftover_job() if record else 0
         left = f"; ended {num_killed} processes that its killed supervisor had left" if num_killed else ""
@@ -99,6 +104,21 @@ def cancel(options: argparse.Namespace) -> int:
         raise ConfigError(
             f"run {before.name!r} has not stopped in {duration(deadline)}; kill it: launcher cancel {run.path} --now"
         )
+    after = read_status(run)
+    print(f"run {after.name}: {after.in_words()}; {way_on(after)}")
+    return 0
+
+
+def _show_end_of_job(run: RunDirectory, job: str, before: RunStatus) -> int:
+    """Wait until a scheduler's job has ended and show what happens; gives up watching, not cancelling, after a time."""
+    grace_s = load_config(run.config_file).fault_tolerance.stop_grace_s
+    print(f"job {job} is told to stop", flush=True)
+    deadline = time.monotonic() + KILL_TIMEOUT_S + grace_s
+    with LineView(RunFeed(run), before.total_steps or 0) as view:
+        while queue_state(run) is not None and time.monotonic() < deadline:
+            view.update()
+            time.sleep(QUEUE_POLL_S)
+        view.update()
     after = read_status(run)
     print(f"run {after.name}: {after.in_words()}; {way_on(after)}")
     return 0

@@ -2,11 +2,12 @@
 
 import json
 import os
-import socket
 import time
 import traceback
 from dataclasses import asdict, dataclass
 from pathlib import Path
+
+from launcher.job_env import find_host
 
 
 @dataclass(frozen=True)
@@ -32,7 +33,7 @@ class ErrorRecord:
         first_line = str(error).strip().splitlines()[0] if str(error).strip() else ""
         kind = error_kind(error)
         message = first_line if kind == "user" and first_line else f"{name}: {first_line}".rstrip(": ")
-        return cls(rank, socket.gethostname(), time.time(), kind, message, text, step)
+        return cls(rank, find_host(os.environ), time.time(), kind, message, text, step)
 
     def write(self, path: Path) -> None:
         """Write the file in one step: who reads it never sees a half."""

@@ -115,6 +115,7 @@ def _rolled_back(event: _Fields) -> str:
 
 _LINES = {
     "submitted": lambda event: "submitted",
+    "queued": lambda event: f"in the queue as job {event.job}",
     "prepared": lambda event: f"data prepared in {event.seconds} s",
     "started": _started,
     "evaluated": lambda event: (

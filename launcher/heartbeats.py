@@ -17,7 +17,7 @@ class RankPulse:
     """What is known of a process. Times are this process' time.monotonic()."""
 
     rank: int
-    host: str
+    host: str  # as the scheduler calls it
     pid: int
     heard_at: float
     progress_at: float  # when it last got further
@@ -27,6 +27,7 @@ class RankPulse:
     is_connected: bool = True
     has_left: bool = False  # it said goodbye
     lost_at: float | None = None  # when its connection ended
+    machine: str = ""  # what its host calls itself
 
 
 class Heartbeats:
@@ -132,7 +133,9 @@ class Heartbeats:
             if former is not None and former.pid == hello["pid"]:  # the same process, connected again
                 self._pulses[reader.rank] = replace(former, heard_at=now, is_connected=True, lost_at=None)
             else:
-                self._pulses[reader.rank] = RankPulse(reader.rank, hello["host"], hello["pid"], now, now)
+                self._pulses[reader.rank] = RankPulse(
+                    reader.rank, hello["host"], hello["pid"], now, now, machine=hello.get("machine", "")
+                )
 
     def _note(self, rank: int, beat: dict, now: float) -> None:
         with self._lock:

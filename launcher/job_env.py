@@ -1,5 +1,6 @@
 """The one place of the launcher that reads the variables by which a process learns its rank."""
 
+import socket
 from collections.abc import Mapping
 from dataclasses import dataclass
 
@@ -61,6 +62,11 @@ def find_rank(environ: Mapping[str, str]) -> RankEnv:
     return RankEnv()
 
 
+def find_host(environ: Mapping[str, str]) -> str:
+    """This node's name as the scheduler uses it, otherwise as the machine calls itself."""
+    return environ.get("SLURMD_NODENAME") or socket.gethostname()
+
+
 def find_master(environ: Mapping[str, str]) -> tuple[str, int] | None:
     """The meeting point (address, port) where the starter has already chosen one, as torchrun does."""
     if "MASTER_ADDR" in environ and "MASTER_PORT" in environ:
@@ -69,17 +75,18 @@ def find_master(environ: Mapping[str, str]) -> tuple[str, int] | None:
 
 
 def rank_environment(
-    environ: Mapping[str, str], num_processes: int, num_cores: int, python_path: str
+    environ: Mapping[str, str], num_processes: int, num_cores: int, python_path: str, in_allocation: bool = False
 ) -> dict[str, str]:
-    """The environment for the processes of a job on this machine.
+    """The environment for the processes of a job, `num_processes` of them on this machine.
 
-    Drops what a surrounding job left, gives each process its share of the cores unless the user has set
+    Drops what a surrounding job left (in_allocation: but Slurm's own, which mpirun starts its daemons by), gives each process its share of the cores unless the user has set
     OMP_NUM_THREADS, and lets the processes import what this one imports (python_path: folders, os.pathsep between).
     """
     kept = {
         name: value
         for name, value in environ.items()
-        if not name.startswith(_FOREIGN_JOB_PREFIXES) and name not in _FOREIGN_JOB_NAMES
+        if (in_allocation and name.startswith("SLURM_"))
+        or not (name.startswith(_FOREIGN_JOB_PREFIXES) or name in _FOREIGN_JOB_NAMES)
     }
     kept.setdefault("OMP_NUM_THREADS", str(max(1, num_cores // num_processes)))
     kept["PYTHONPATH"] = python_path

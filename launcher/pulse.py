@@ -15,6 +15,7 @@ import threading
 import time
 from collections.abc import Callable, Mapping
 
+from launcher.job_env import find_host
 from robustbert.progress import Progress
 
 ADDRESS_VARIABLE = "ROBUSTBERT_SUPERVISOR"  # host:port of the supervisor, set for every process of a job
@@ -34,6 +35,7 @@ class Pulse:
         self._progress = progress
         self._address = environ.get(ADDRESS_VARIABLE)
         self._token = environ.get(TOKEN_VARIABLE, "")
+        self._host = find_host(environ)
         self._on_lost = on_lost
         self._connection: socket.socket | None = None
         self._has_left = False
@@ -73,7 +75,7 @@ class Pulse:
         if hasattr(socket, "TCP_USER_TIMEOUT"):
             timeout_ms = int(1000 * max(2 * PERIOD_S, self.silence_timeout_s / 2))
             connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, timeout_ms)
-        hello = {"rank": self._rank, "host": socket.gethostname(), "pid": os.getpid(), "token": self._token}
+        hello = {"rank": self._rank, "host": self._host, "machine": socket.gethostname(), "pid": os.getpid(), "token": self._token}
         _send(connection, hello)
         return connection
 

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from launcher.attempt import newest_checkpoint_step
 from launcher.event_text import duration
+from launcher.schedulers import find_scheduler
 from launcher.supervisor_record import is_supervised
 from robustbert.config import ConfigError, load_config
 from robustbert.json_lines import last_lines
@@ -16,6 +17,7 @@ from robustbert.run_directory import RunDirectory
 # What an event makes of the state of a run whose supervisor is alive; other events leave the state as it is.
 _ALIVE = {
     "submitted": "preparing",
+    "queued": "starting",
     "preparing": "preparing",
     "prepared": "starting",
     "started": "running",
@@ -35,7 +37,7 @@ _RECENT = 10  # logged steps whose mean time gives the time left
 class RunStatus:
     """A run at this moment.
 
-    state: preparing, starting, running, restarting, stopping; then finished, failed, stopped, or interrupted.
+    state: queued, preparing, starting, running, restarting, stopping; then finished, failed, stopped, or interrupted.
     """
 
     run: RunDirectory
@@ -69,6 +71,9 @@ def read_status(run: RunDirectory) -> RunStatus:
     known = _ALIVE if alive else _ENDED | dict.fromkeys(set(_ALIVE) - set(_ENDED), "interrupted")
     decisive = next((event for event in reversed(events) if event["event"] in known), {})
     state = known.get(decisive.get("event"), "starting" if alive else "interrupted")
+    detail = _reason(events, decisive)
+    if not alive and state != "finished" and (waiting := queue_state(run)) is not None:
+        state, detail = "queued", f"job {queued_job(run)['job']}: {waiting}"
     checkpoint_step = newest_checkpoint_step(run)
     newest = metrics[-1] if metrics else {}
     step = decisive.get("step") if state in ("finished", "stopped") else newest.get("step")
@@ -87,8 +92,19 @@ def read_status(run: RunDirectory) -> RunStatus:
         tokens_per_s=newest.get("tokens_per_s"),
         left_s=time_left_s(metrics, total_steps) if state == "running" else None,
         metric_age_s=time.time() - run.metrics_file.stat().st_mtime if metrics else None,
-        detail=_reason(events, decisive),
+        detail=detail,
     )
+
+
+def queued_job(run: RunDirectory) -> dict | None:
+    """The newest event `queued`: the run's number in a scheduler's queue; None of a run that never was in one."""
+    return next((event for event in reversed(run.events()) if event["event"] == "queued"), None)
+
+
+def queue_state(run: RunDirectory) -> str | None:
+    """What the scheduler says about the run's job, for instance `PENDING (Resources)`; None where it knows none."""
+    job = queued_job(run)
+    return None if job is None else find_scheduler(job["scheduler"]).job_state(job["job"])
 
 
 def time_left_s(metrics: list[dict], total_steps: int | None) -> float | None:
@@ -133,7 +149,7 @@ def status_table(statuses: list[RunStatus]) -> str:
 def way_on(status: RunStatus) -> str:
     """What to type next: to watch it, to resume it, to train on."""
     name = run_argument(status.run)
-    if status.is_alive:
+    if status.is_alive or status.state == "queued":
         return f"launcher logs {name} --follow    launcher cancel {name}"
     if status.state == "finished":
         return f"train on: launcher resume {name} train.steps={2 * status.step or 1}"

@@ -2,14 +2,16 @@
 
 import argparse
 import shlex
+import shutil
 import sys
 from pathlib import Path
 
 from launcher.foreground import run_in_background, run_in_foreground
 from launcher.programs import Programs, module_command
+from launcher.queue import describe_submission, put_into_queue
 from launcher.run_lookup import find_run
 from launcher.run_status import read_status, run_argument
-from launcher.schedulers import find_scheduler
+from launcher.schedulers import find_scheduler, has_queue
 from launcher.supervisor_record import hold_lock, is_supervised
 from robustbert.config import ConfigError, RunConfig, dump_config, load_config
 from robustbert.run_directory import RunDirectory
@@ -27,6 +29,8 @@ def submit(options: argparse.Namespace, programs: Programs) -> int:
         raise ConfigError(_run_exists(run, options))
     _check_sources(config)
     if options.dry_run:
+        if has_queue(scheduler):
+            print(describe_submission(config, run.path.absolute(), scheduler, programs))
         print(
             describe_plan(
                 run,
@@ -47,6 +51,12 @@ def submit(options: argparse.Namespace, programs: Programs) -> int:
         return 0
     _create(run, config)
     print(f"run {config.run.name} in {run.path}: {describe_layout(config)}", flush=True)
+    if has_queue(scheduler):
+        try:
+            return put_into_queue(run, config, scheduler, programs)
+        except ConfigError:
+            shutil.rmtree(run.path)  # made a moment ago, and nothing has run
+            raise
     return run_in_background(run, programs) if options.detach else run_in_foreground(run, config, programs)
 
 
@@ -64,7 +74,7 @@ def resume(options: argparse.Namespace, programs: Programs) -> int:
     scheduler.find_starter()
     status = read_status(run)
     name = run_argument(run)
-    if status.is_alive:
+    if status.is_alive or status.state == "queued":
         raise ConfigError(f"run {status.name!r} is {status.in_words()}; watch it: launcher logs {name} --follow")
     if status.state == "finished" and config.train.steps <= status.step:
         raise ConfigError(
@@ -76,6 +86,8 @@ def resume(options: argparse.Namespace, programs: Programs) -> int:
             _replace_config(run, config)
         run.append_event("restarted", step=status.checkpoint_step or 0, by="the user", overrides=options.overrides)
     print(f"run {status.name} goes on from step {status.checkpoint_step or 0}: {describe_layout(config)}", flush=True)
+    if has_queue(scheduler):
+        return put_into_queue(run, config, scheduler, programs)
     return run_in_background(run, programs) if options.detach else run_in_foreground(run, config, programs)
 
 

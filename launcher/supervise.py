@@ -21,7 +21,7 @@ from launcher.programs import Programs, module_command, python_path
 from launcher.pulse import ADDRESS_VARIABLE
 from launcher.recovery import GiveUp, Recovery
 from launcher.rendezvous import own_address_towards
-from launcher.schedulers import find_scheduler
+from launcher.schedulers import find_scheduler, has_queue
 from launcher.stop_request import StopRequest
 from launcher.supervisor_record import SupervisorRecord, beat, hold_lock, read_supervisor
 from robustbert.config import load_config
@@ -145,7 +145,9 @@ class Supervisor:
         log_start = log.stat().st_size if log.exists() else 0
         is_alone = nodes == ["localhost"]
         with Heartbeats(self.record.job_mark, "127.0.0.1" if is_alone else "") as heartbeats:
-            environment = rank_environment(os.environ, num_processes // len(nodes), _num_cores(), python_path())
+            environment = rank_environment(
+                os.environ, num_processes // len(nodes), _num_cores(), python_path(), in_allocation=has_queue(self.scheduler)
+            )
             address = "127.0.0.1" if is_alone else own_address_towards(nodes[0])
             environment[ADDRESS_VARIABLE] = f"{address}:{heartbeats.port}"
             job = RunningJob.start(command, log, environment, f"attempt {number}", self.record.job_mark)

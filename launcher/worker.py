@@ -9,14 +9,14 @@ import dataclasses
 import faulthandler
 import os
 import signal
-import socket
 import sys
 import time
+import warnings
 from collections.abc import Callable
 from pathlib import Path
 
 from launcher.error_record import ErrorRecord
-from launcher.job_env import find_rank
+from launcher.job_env import find_host, find_rank
 from launcher.processes import die_with_parent
 from launcher.pulse import Pulse
 from launcher.rendezvous import find_job
@@ -37,7 +37,8 @@ def main(argv: list[str], train: Callable[[RunConfig, Job, RunDirectory], str] |
     signal.signal(signal.SIGUSR1, signal.SIG_IGN)
     _send_output_to(run.rank_log(rank))
     faulthandler.enable()
-    host, started = socket.gethostname(), time.strftime("%Y-%m-%d %H:%M:%S")
+    warnings.filterwarnings("ignore", module="megatron")  # at its import it warns about all that could be installed
+    host, started = find_host(os.environ), time.strftime("%Y-%m-%d %H:%M:%S")
     say_error(f"=== rank {rank} of {place.world_size} on {host}, pid {os.getpid()}, {started}")
     exit_code = 1
     progress = Progress()
@@ -65,7 +66,7 @@ def main(argv: list[str], train: Callable[[RunConfig, Job, RunDirectory], str] |
 
 
 def _record_lost(run: RunDirectory, rank: int, reason: str, step: int | None) -> None:
-    record = ErrorRecord(rank, socket.gethostname(), time.time(), "lost", reason, "", step)
+    record = ErrorRecord(rank, find_host(os.environ), time.time(), "lost", reason, "", step)
     with contextlib.suppress(OSError):  # the run's directory may be out of reach as well
         record.write(run.rank_error(rank))
 

@@ -1,30 +1,31 @@
 """The schedulers that can run a job. Each is a module with one contract:
 
 check(config)                                    ConfigError where this scheduler cannot run the job
-find_starter() -> str                            the program that starts the processes (mpirun, sbatch); ConfigError
+find_starter() -> str                            the program that starts the processes (mpirun); ConfigError
 node_names(config) -> list[str]                  the nodes that may be used, spare ones last
 build_command(config, run_path, python, starter, worker, nodes) -> list[str]    pure: a dry run prints what a run executes
+remote_command(config, node, command) -> list[str]    of schedulers with several nodes: a quoted command on one of them
+
+A scheduler with a queue (IS_QUEUED) also has
+build_submission(config, run_path, folder), build_script(supervise, python_path)    pure: what is submitted
+submit(command) -> job number, job_state(number), cancel(number, now)
 """
 
+import importlib
 from types import ModuleType
 
 from robustbert.config import ConfigError
 
-PLANNED = ("slurm",)
+NAMES = ("local", "mpi", "slurm")
 
 
 def find_scheduler(name: str) -> ModuleType:
     """The scheduler called `name`; ConfigError where it is not there."""
-    if name == "local":
-        from launcher.schedulers import local
+    if name not in NAMES:
+        raise ConfigError(f"unknown scheduler {name!r}; known are {', '.join(NAMES)}")
+    return importlib.import_module(f"launcher.schedulers.{name}")
 
-        return local
-    if name == "mpi":
-        from launcher.schedulers import mpi
 
-        return mpi
-    if name in PLANNED:
-        raise ConfigError(
-            f"scheduler {name!r} is not available in this version; use --scheduler mpi with cluster.hosts, or --scheduler local"
-        )
-    raise ConfigError(f"unknown scheduler {name!r}; known are local, mpi, {', '.join(PLANNED)}")
+def has_queue(scheduler: ModuleType) -> bool:
+    """Whether a run waits there for its nodes."""
+    return getattr(scheduler, "IS_QUEUED", False)

@@ -1,6 +1,7 @@
 """Runs a job on several hosts: Open MPI's mpirun starts its processes through ssh."""
 
 import os
+import re
 import shutil
 from pathlib import Path
 
@@ -19,18 +20,42 @@ _KEEPALIVE = {"oob_tcp_keepalive_time": 3, "oob_tcp_keepalive_intvl": 2, "oob_tc
 
 def check(config: RunConfig) -> None:
     """ConfigError where hosts are missing or the remote shell is not there."""
-    hosts, nodes = config.cluster.hosts, config.cluster.nodes
+    hosts, nodes = node_names(config), config.cluster.nodes
     if len(hosts) < nodes:
         raise ConfigError(
-            f"cluster.hosts names {len(hosts)} hosts and cluster.nodes is {nodes}; name all of them, spare ones after them"
+            f"{config.cluster.hostfile or 'cluster.hosts'} names {len(hosts)} hosts and cluster.nodes is {nodes}; "
+            "name all of them, spare ones after them"
         )
     if shutil.which(config.cluster.remote_shell) is None:
         raise ConfigError(f"cluster.remote_shell ({config.cluster.remote_shell}) was not found")
 
 
 def node_names(config: RunConfig) -> list[str]:
-    """All hosts, those beyond cluster.nodes are spare."""
-    return list(config.cluster.hosts)
+    """All hosts, those beyond cluster.nodes are spare. ConfigError names the line of a hostfile that is wrong."""
+    if config.cluster.hostfile is None:
+        return list(config.cluster.hosts)
+    return read_hostfile(Path(config.cluster.hostfile))
+
+
+def read_hostfile(path: Path) -> list[str]:
+    """One host a line; `slots=N`, `:N` and comments, as mpirun's hostfiles have them, are passed over."""
+    try:
+        lines = path.read_text(encoding="utf-8").splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError(f"cluster.hostfile ({path}) cannot be read: {error}") from None
+    hosts: list[str] = []
+    for number, line in enumerate(lines, 1):
+        words = line.partition("#")[0].split()
+        if not words:
+            continue
+        name = re.sub(r":\d+$", "", words[0])
+        rest = [word for word in words[1:] if not re.fullmatch(r"(max[-_])?slots=\d+", word)]
+        if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]*", name) or rest:
+            raise ConfigError(f"{path}, line {number}: {line.strip()!r} is no host; write its name or address, and `slots=8` if you like")
+        if name in hosts:
+            raise ConfigError(f"{path}, line {number}: the host {name} stands there twice")
+        hosts.append(name)
+    return hosts
 
 
 def build_command(

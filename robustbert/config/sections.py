@@ -48,8 +48,10 @@ class RunSection:
 
     def __post_init__(self):
         require(
-            not self.name or (self.name not in (".", "..") and "/" not in self.name and not self.name.startswith("-")),
-            f"run.name ({self.name!r}) becomes a folder of run.dir: it must have no '/' and must not start with '-'",
+            not self.name
+            or (self.name not in (".", "..") and "/" not in self.name and not self.name.startswith("-") and self.name.isprintable()),
+            f"run.name ({self.name!r}) becomes a folder of run.dir: it must have no '/', no control characters, and must not "
+            "start with '-'",
         )
         require(0 <= self.seed < 2**63, f"run.seed must lie between 0 and 2^63 - 1, it is {self.seed}")
 
@@ -358,7 +360,18 @@ class ClusterConfig:
     nodes: int = 1
     processes_per_node: int = 1
     hosts: tuple[str, ...] = ()  # of the scheduler mpi; those beyond `nodes` are spare
+    hostfile: str | None = None  # of the scheduler mpi: one host a line, instead of `hosts`
     remote_shell: str = "ssh"  # of the scheduler mpi: called as REMOTE_SHELL HOST COMMAND...
+    # Of the scheduler slurm:
+    spare_nodes: int = 0  # allocated beside `nodes`, to take the place of one that fails
+    gpus_per_node: int | None = None
+    partition: str | None = None
+    account: str | None = None
+    time_limit: str | None = None  # as Slurm writes it: minutes, HH:MM:SS, D-HH
+    notice_s: int = 180  # before the time limit: the run is told to save and goes back to the queue
+    requeue: bool = True
+    exclude: tuple[str, ...] = ()  # nodes that the job must not get
+    sbatch_options: tuple[str, ...] = ()  # anything else, such as --constraint=v100
 
     def __post_init__(self):
         _require_positive("cluster", nodes=self.nodes, processes_per_node=self.processes_per_node)
@@ -368,6 +381,15 @@ class ClusterConfig:
                 f"cluster.hosts: {host!r} is no name or address of a host",
             )
         require(len(set(self.hosts)) == len(self.hosts), "cluster.hosts names a host twice")
+        require(not (self.hosts and self.hostfile), "cluster.hosts and cluster.hostfile exclude each other")
+        require(self.spare_nodes >= 0, f"cluster.spare_nodes must not be below 0, it is {self.spare_nodes}")
+        _require_positive("cluster", notice_s=self.notice_s, gpus_per_node=self.gpus_per_node or 1)
+        for option in self.sbatch_options:
+            require(option.startswith("-"), f"cluster.sbatch_options: {option!r} is no option of sbatch")
+        require(
+            self.time_limit is None or bool(re.fullmatch(r"(\d+-)?\d+(:\d+){0,2}", self.time_limit)),
+            f"cluster.time_limit ({self.time_limit!r}) is not written as Slurm does: minutes, HH:MM:SS or D-HH:MM:SS, in quotes",
+        )
 
     @property
     def num_processes(self) -> int:

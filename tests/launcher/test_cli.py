@@ -77,7 +77,7 @@ def test_dry_run_prints_everything_and_writes_nothing(launching):
         (["submit", "small.yaml", "optim.lrr=1"], "unknown key optim.lrr; did you mean lr?"),
         (["submit", "small.yaml", "lr"], "override 'lr' is not of the form section.key=value"),
         (["submit", "small.yaml", "--scheduler", "mpi"], "cluster.hosts names 0 hosts"),
-        (["submit", "small.yaml", "--scheduler", "slurm"], "--scheduler local"),
+        (["submit", "small.yaml", "--scheduler", "lsf"], "cluster.scheduler"),
         (["submit", "small.yaml", "cluster.nodes=2", "train.global_batch_size=8"], "cluster.nodes=1"),
         (["submit", "small.yaml", "train.global_batch_size=5"], "use 4 or 8"),
         (["frobnicate"], "invalid choice: 'frobnicate'"),
@@ -175,3 +175,28 @@ def test_logs_of_one_rank_and_of_all(launching):
     assert ends.stdout.splitlines()[0] == "==> rank_00000.log <==" and ends.stdout.count(" line ") == 6
     none = launching.launcher("logs", "small", "--rank", "7")
     assert none.returncode == 2 and "ranks with a log: 0 to 1" in none.stderr
+
+
+def test_a_missing_scheduler_is_one_line(launching):
+    before = snapshot(launching.folder)
+    done = launching.launcher("submit", "small.yaml", "--scheduler", "slurm", PATH=str(launching.folder))
+    assert done.returncode == 2 and done.stderr.count("\n") == 1
+    assert "sbatch was not found: submit from a login node" in done.stderr
+    assert snapshot(launching.folder) == before
+
+
+@pytest.mark.parametrize(
+    ("lines", "message"),
+    [
+        (["n1", "n2 slot=4"], "hosts.txt, line 2: 'n2 slot=4' is no host"),
+        (["n1", "# spare", "n1:8"], "hosts.txt, line 3: the host n1 stands there twice"),
+        (["n1; touch x", "n2"], "hosts.txt, line 1: 'n1; touch x' is no host"),
+        (["n1 slots=8"], "hosts.txt names 1 hosts and cluster.nodes is 2"),
+    ],
+)
+def test_a_hostfile_with_an_error_is_one_line(launching, lines, message):
+    (launching.folder / "hosts.txt").write_text("\n".join(lines) + "\n")
+    sizes = ("cluster.nodes=2", "cluster.processes_per_node=1", "cluster.hostfile=hosts.txt", "cluster.remote_shell=/bin/true")
+    done = launching.launcher("submit", "small.yaml", "--scheduler", "mpi", *sizes)
+    assert done.returncode == 2 and done.stderr.count("\n") == 1 and message in done.stderr
+    assert not (launching.folder / "runs").exists()

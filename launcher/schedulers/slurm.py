@@ -1,0 +1,163 @@
+"""Runs a job on a Slurm cluster: sbatch starts the supervisor on the first node of an allocation, mpirun the processes on all of it.
+
+What is submitted are a command and a script made by functions without side effects. Options go to sbatch as arguments and paths are
+quoted for the script's shell, so a name cannot become a command.
+"""
+
+import os
+import re
+import shlex
+import shutil
+import subprocess
+from pathlib import Path
+
+from launcher.processes import JOB_MARK
+from launcher.pulse import ADDRESS_VARIABLE
+from launcher.schedulers.local import find_starter
+from robustbert.config import ConfigError, RunConfig
+
+__all__ = ["build_command", "build_script", "build_submission", "check", "find_starter", "node_names", "remote_command", "submit"]
+
+IS_QUEUED = True  # a run waits for its nodes: submit returns once it is in the queue
+REQUEUE = 75  # the supervisor's exit code after a notice
+_COMMAND_TIMEOUT_S = 60
+# Slurm tells the shell, the shell tells the supervisor; wait returns at every signal, so it is asked until the process is gone,
+# and once more: bash remembers how it ended.
+_SCRIPT = """#!/bin/bash
+# The supervisor of one run; made by launcher submit.
+export PYTHONPATH={python_path}
+{command} &
+supervisor=$!
+for notice in INT TERM USR1 USR2 QUIT; do
+    trap "kill -$notice $supervisor 2> /dev/null" "$notice"
+done
+while kill -0 "$supervisor" 2> /dev/null; do
+    wait "$supervisor"
+done
+wait "$supervisor"
+code=$?
+if [ "$code" = {requeue} ]; then
+    echo "the run has saved its state and goes back to the queue"
+    scontrol requeue "$SLURM_JOB_ID"
+fi
+exit "$code"
+"""
+
+
+def check(config: RunConfig) -> None:
+    """ConfigError where this machine submits no Slurm jobs."""
+    if shutil.which("sbatch") is None:
+        raise ConfigError(
+            "sbatch was not found: submit from a login node of the cluster, or run on this machine with --scheduler local "
+            "cluster.nodes=1"
+        )
+
+
+def node_names(config: RunConfig) -> list[str]:
+    """The nodes of this allocation, spare ones last; before there is one, names that stand for them."""
+    cluster = config.cluster
+    given = os.environ.get("SLURM_JOB_NODELIST")
+    if given is None:
+        return [f"NODE{number + 1}" for number in range(cluster.nodes + cluster.spare_nodes)]
+    return _run(["scontrol", "show", "hostnames", given]).split()
+
+
+def build_submission(config: RunConfig, run_path: Path, folder: Path) -> list[str]:
+    """The sbatch command; `folder` is where relative paths of the configuration start."""
+    cluster = config.cluster
+    options = {
+        "job-name": config.run.name,
+        "nodes": cluster.nodes + cluster.spare_nodes,
+        "ntasks-per-node": cluster.processes_per_node,
+        "gpus-per-node": cluster.gpus_per_node,
+        "partition": cluster.partition,
+        "account": cluster.account,
+        "time": cluster.time_limit,
+        "exclude": ",".join(cluster.exclude) or None,
+        "chdir": folder,
+        "output": run_path / "logs" / "slurm-%j.log",
+        "open-mode": "append",
+        "signal": f"B:USR1@{cluster.notice_s}" if cluster.time_limit else None,
+    }
+    return [
+        *("sbatch", "--parsable", "--requeue" if cluster.requeue else "--no-requeue"),
+        *(["--no-kill"] if cluster.spare_nodes else []),  # the loss of a node is the supervisor's to handle
+        *(f"--{name}={value}" for name, value in options.items() if value is not None),
+        *cluster.sbatch_options,
+        str(run_path / "job.sh"),
+    ]
+
+
+def build_script(supervise: list[str], python_path: str) -> str:
+    """The batch script; supervise: the command of the supervisor."""
+    return _SCRIPT.format(
+        python_path=shlex.quote(python_path),
+        command=shlex.join(supervise),
+        requeue=REQUEUE,
+    )
+
+
+def submit(command: list[str]) -> str:
+    """Run sbatch; returns the job's number. ConfigError with Slurm's own words where it refuses."""
+    answer = _run(command).strip()
+    number = answer.partition(";")[0]
+    if not number.isdigit():
+        raise ConfigError(f"sbatch gave no job number but: {answer}")
+    return number
+
+
+def build_command(
+    config: RunConfig, run_path: Path, python: str, starter: str, worker: str, nodes: list[str]
+) -> list[str]:
+    """mpirun on these nodes of the allocation; pure, its arguments need no shell."""
+    per_node = config.cluster.processes_per_node
+    return [
+        starter,
+        *(["--allow-run-as-root"] if os.geteuid() == 0 else []),
+        *("--prtemca", "plm", "slurm"),
+        # Beside the step of an attempt that a lost node keeps from ending.
+        *("--prtemca", "plm_slurm_args", "--overlap"),
+        *("--host", ",".join(f"{node}:{per_node}" for node in nodes)),
+        *("--map-by", f"ppr:{per_node}:node:OVERSUBSCRIBE"),
+        *("--bind-to", "none"),
+        *(word for name in (JOB_MARK, ADDRESS_VARIABLE, "PYTHONPATH", "OMP_NUM_THREADS") for word in ("-x", name)),
+        *("-n", str(per_node * len(nodes))),
+        *(python, "-m", worker, str(run_path)),
+    ]
+
+
+def remote_command(config: RunConfig, node: str, command: list[str]) -> list[str]:
+    """A command on one node of the allocation, beside what runs there."""
+    words = ["srun", "--overlap", "--nodes=1", "--ntasks=1", f"--nodelist={node}", "--immediate=20"]
+    return [*words, "sh", "-c", " ".join(command)]
+
+
+def job_state(number: str) -> str | None:
+    """For instance `PENDING (Resources)`; None where Slurm does not know the job (any more)."""
+    try:
+        answer = _run(["squeue", "--noheader", f"--jobs={number}", "--format=%T (%R)"]).strip()
+    except ConfigError:
+        return None
+    return re.sub(r" \(\)$", "", answer) or None
+
+
+def cancel(number: str, now: bool) -> None:
+    """Have the supervisor save and stop; `now`, or while the job waits, end it at once. ConfigError where Slurm refuses."""
+    state = job_state(number) or ""
+    if now or not state.startswith("RUNNING"):
+        _run(["scancel", number])
+    else:
+        _run(["scancel", "--batch", "--signal=INT", number])
+
+
+def _run(command: list[str]) -> str:
+    try:
+        done = subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=_COMMAND_TIMEOUT_S)
+    except FileNotFoundError:
+        raise ConfigError(f"{command[0]} was not found: this machine is not part of a Slurm cluster") from None
+    except subprocess.TimeoutExpired:
+        raise ConfigError(f"{command[0]} did not answer within {_COMMAND_TIMEOUT_S} s") from None
+    if done.returncode:
+        words = " ".join(line.removeprefix(f"{command[0]}: error: ") for line in done.stderr.strip().splitlines()[-2:])
+        raise ConfigError(f"Slurm's {command[0]} refuses: {words or f'exit code {done.returncode}'}")
+    return done.stdout
