@@ -99,6 +99,15 @@ def _add_submit(verb: Callable) -> None:
         "--dry-run", action="store_true", help="print the layout, the commands, the configuration; change nothing"
     )
     submit.add_argument("--detach", action="store_true", help="run in the background")
+    plan = verb(
+        "plan",
+        "the layout of a run, what each process keeps in memory, the work of a step",
+        "  launcher plan configs/large_500k.yaml model.vocab_size=50265\n"
+        "  launcher plan configs/large_500k.yaml model.vocab_size=50265 parallel.tensor=8 parallel.pipeline=4 --json",
+    )
+    plan.add_argument("config", metavar="CONFIG", help="the run's YAML file")
+    plan.add_argument("overrides", metavar="section.key=value", nargs="*", help="replaces a value of the file")
+    plan.add_argument("--json", action="store_true", help="for a script")
 
 
 def _add_run_verbs(verb: Callable) -> None:
@@ -149,6 +158,12 @@ def _control(function: str) -> Callable:
     return handler
 
 
+def _plan(options: argparse.Namespace, programs: Programs) -> int:
+    from launcher.plan import plan
+
+    return plan(options)
+
+
 def _supervise(options: argparse.Namespace, programs: Programs) -> int:
     from launcher.supervise import supervise
 
@@ -159,6 +174,7 @@ def _supervise(options: argparse.Namespace, programs: Programs) -> int:
 
 _HANDLERS = {
     "submit": _submit,
+    "plan": _plan,
     "resume": _resume,
     "status": _control("status"),
     "logs": _control("logs"),

@@ -20,8 +20,10 @@ MAY_IMPORT = {
     "checkpoint": FOUNDATION | {"device", "parallel"},
     "convert": FOUNDATION | {"device", "parallel", "model", "data", "checkpoint"},
     "testing": FOUNDATION,
+    "throughput": {"config"},
+    "plan": FOUNDATION | {"device", "parallel", "model", "optim", "throughput"},
     "inspection": {"config", "checkpoint", "data"},
-    "train": FOUNDATION | {"device", "parallel", "model", "data", "optim", "checkpoint", "convert"},
+    "train": FOUNDATION | {"device", "parallel", "model", "data", "optim", "checkpoint", "convert", "throughput"},
 }
 MEGATRON_IS_FOR = {"parallel", "model", "optim", "checkpoint", "cpu_megatron", "testing"}
 

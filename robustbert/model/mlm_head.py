@@ -35,7 +35,7 @@ class MaskedLanguageModelHead(torch.nn.Module):
             self.word_embeddings.shared = True  # counted once in the gradient's norm, on the first stage
         row_ids = torch.arange(rows) + mesh.tp_rank * rows
         is_padding = row_ids >= config.vocab_size
-        self.num_padded_rows = int(is_padding.sum())
+        self.num_padded_rows = min(rows, max(0, (mesh.tp_rank + 1) * rows - config.vocab_size))
         self.register_buffer("is_padding_row", is_padding.to(mesh.device.torch_device), persistent=False)
 
     def forward(self, x_MH: torch.Tensor, word_embeddings_VH: torch.Tensor) -> torch.Tensor:

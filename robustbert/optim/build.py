@@ -100,6 +100,7 @@ def build_optimizer(
             use_distributed_optimizer=parallel.distributed_optimizer,
         ),
         [model],
+        use_gloo_process_groups=False,
     )
     if precision == "fp16":
         model.config.grad_scale_func = megatron_optimizer.scale_loss

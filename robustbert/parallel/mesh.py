@@ -116,7 +116,7 @@ def open_mesh(device: Device, config: ParallelConfig, timeout_s: float = 1800):
             tensor_model_parallel_size=config.tensor,
             pipeline_model_parallel_size=config.pipeline,
             distributed_timeout_minutes=timeout_s / 60,
-            create_gloo_process_groups=True,
+            create_gloo_process_groups=False,  # megatron-core gathers checkpoints over them; ours need none
         )
         try:
             yield Mesh(

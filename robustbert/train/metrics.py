@@ -14,7 +14,7 @@ from robustbert.parallel.pipeline import LossSum
 from robustbert.run_directory import RunDirectory
 from robustbert.train.exporter import Exporter
 from robustbert.train.state import TrainState
-from robustbert.train.throughput import peak_flops, training_flops
+from robustbert.throughput import peak_flops, training_flops
 
 
 class Metrics:
