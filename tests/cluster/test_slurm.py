@@ -94,8 +94,14 @@ def test_a_notice_before_the_time_limit_saves_requeues_and_resumes(cluster, lab)
     stopped = run.wait_for("preempted")
     wait_until(run, lambda: "PENDING" in cluster.run("scontrol", "show", "job", job))
     assert "queued" in launcher(lab, "status", "preempted").stdout
-    cluster.run("scontrol", "update", f"JobId={job}", "StartTime=now")  # Slurm holds a requeued job back for two minutes
-    run.wait_for("finished", timeout_s=90)
+
+    def has_started_again() -> bool:
+        # Slurm holds a requeued job back for two minutes from when its first life is cleared away.
+        cluster.run("scontrol", "update", f"JobId={job}", "StartTime=now")
+        return len(run.events("preparing")) == 2
+
+    wait_until(run, has_started_again, timeout_s=60)
+    run.wait_for("finished", timeout_s=60)
     assert [event["step"] for event in run.events("started")] == [0, stopped["step"]]
     steps = [line["step"] for line in run.run.metrics()]
     assert steps == list(range(1, 61)), "nothing was computed twice"

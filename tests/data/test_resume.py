@@ -79,6 +79,10 @@ def kill_at(number: int, work) -> bool:
     return os.WIFSIGNALED(status)
 
 
+# Of the places to be killed at, every third one is enough for every day; ROBUSTBERT_KILL_EVERYWHERE=1 takes them all.
+STRIDE = 1 if os.environ.get("ROBUSTBERT_KILL_EVERYWHERE") else 3
+
+
 def deadly(function, counter, number):
     def step(*arguments, **options):
         if next(counter) == number:
@@ -98,7 +102,7 @@ def test_killed_before_any_step_it_resumes_to_the_same_bytes(held_out, tokenizer
     expected = contents(tmp_path / "whole")
     assert manifests[0].not_taken["bad_input"] == 2 and (held_out or manifests[0].not_taken["duplicates, exact"] >= 10)
     num_kills = 0
-    for number in itertools.count():
+    for number in itertools.count(step=STRIDE):
         folder = tmp_path / f"killed-{number}"
         folder.mkdir()
         was_killed = kill_at(number, lambda: prepare(folder, sources, tokenizer, held_out))
@@ -111,7 +115,7 @@ def test_killed_before_any_step_it_resumes_to_the_same_bytes(held_out, tokenizer
         if not was_killed:
             break
     print(f"killed {num_kills} times")
-    assert num_kills > 60
+    assert num_kills > 60 / STRIDE
 
 
 @pytest.mark.slow

@@ -26,7 +26,7 @@ def test_a_killed_and_a_cut_off_node_are_replaced_and_then_done_without(lab, hos
         *("cluster.scheduler=mpi", "cluster.nodes=2", "cluster.processes_per_node=1", "cluster.hosts=[n1,n2,n3]"),
         f"cluster.remote_shell={hosts.shell}",
         *("fault_tolerance.min_nodes=1", "fault_tolerance.silence_timeout_s=20"),
-        *("train.steps=200", "checkpoint.interval=10", "optim.lr=1e-3"),
+        *("train.steps=120", "checkpoint.interval=10", "optim.lr=1e-3"),
     ]
     run = lab.submit("nodes", {"slow_s": SLOW_S}, *cluster, on=hosts.on("head"))
     run.wait_for("checkpoint_saved")
@@ -42,10 +42,10 @@ def test_a_killed_and_a_cut_off_node_are_replaced_and_then_done_without(lab, hos
     assert [event["num_processes"] for event in run.events("started")] == [2, 2, 1], "half the data-parallel size at last"
     left_out = {event["node"]: event["reason"] for event in run.events("node_left_out")}
     assert set(left_out) == {"n2", "n3"} and "No route to host" in left_out["n2"]
-    whole = lab.submit("nodes-undisturbed", None, "train.steps=200", "checkpoint.interval=10", "optim.lr=1e-3")
+    whole = lab.submit("nodes-undisturbed", None, "train.steps=120", "checkpoint.interval=10", "optim.lr=1e-3")
     assert whole.finish() == 0, whole.story()
     losses = [{line["step"]: line["loss"] for line in r.run.metrics()} for r in (run, whole)]
-    assert losses[0].keys() == losses[1].keys() == set(range(1, 201))
+    assert losses[0].keys() == losses[1].keys() == set(range(1, 121))
     for step, loss in losses[0].items():
         assert loss == pytest.approx(losses[1][step], rel=1e-4), step
 
