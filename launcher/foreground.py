@@ -9,7 +9,7 @@ import time
 
 from launcher.programs import Programs, python_path
 from launcher.progress import RunFeed, build_view
-from launcher.run_status import read_status, run_argument, way_on
+from launcher.run_status import read_status, way_on, ways_to_follow
 from launcher.supervisor_record import read_supervisor
 from robustbert.config import RunConfig
 from robustbert.run_directory import RunDirectory
@@ -50,11 +50,7 @@ def run_in_background(run: RunDirectory, programs: Programs) -> int:
     if supervisor.poll():
         print(_last_words(run), file=sys.stderr)
         return supervisor.returncode
-    name = run_argument(run)
-    print(f"run {run.path.name} goes on in the background (pid {supervisor.pid})")
-    for text, command in (("look", "status"), ("follow", "logs --follow"), ("stop", "cancel")):
-        verb, *options = command.split()
-        print(f"  {text:7} {' '.join(['launcher', verb, name, *options])}")
+    print(f"run {run.path.name} goes on in the background (pid {supervisor.pid})\n{ways_to_follow(run)}")
     return 0
 
 

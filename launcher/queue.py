@@ -6,7 +6,7 @@ from pathlib import Path
 from types import ModuleType
 
 from launcher.programs import Programs, python_path
-from launcher.run_status import queue_state, queued_job, run_argument
+from launcher.run_status import queue_state, queued_job, ways_to_follow
 from launcher.schedulers import find_scheduler
 from robustbert.config import RunConfig
 from robustbert.run_directory import RunDirectory
@@ -34,11 +34,7 @@ def put_into_queue(run: RunDirectory, config: RunConfig, scheduler: ModuleType, 
     script.chmod(0o755)
     number = scheduler.submit(scheduler.build_submission(config, path, Path.cwd()))
     run.append_event("queued", job=number, scheduler=config.cluster.scheduler)
-    name = run_argument(run)
-    print(f"run {run.path.name} is in the queue as job {number}")
-    for text, words in (("look", "status"), ("follow", "logs --follow"), ("stop", "cancel")):
-        verb, *options = words.split()
-        print(f"  {text:7} {' '.join(['launcher', verb, name, *options])}")
+    print(f"run {run.path.name} is in the queue as job {number}\n{ways_to_follow(run)}")
     return 0
 
 

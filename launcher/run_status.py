@@ -156,6 +156,13 @@ def way_on(status: RunStatus) -> str:
     return f"launcher resume {name}"
 
 
+def ways_to_follow(run: RunDirectory) -> str:
+    """What to type about a run that goes on elsewhere, a line each."""
+    name = run_argument(run)
+    ways = {"look": f"status {name}", "follow": f"logs {name} --follow", "stop": f"cancel {name}"}
+    return "\n".join(f"  {text:7} launcher {words}" for text, words in ways.items())
+
+
 def run_argument(run: RunDirectory) -> str:
     """How the user names this run in a command: its name in the default folder, otherwise its directory."""
     in_default_folder = os.path.abspath(run.path.parent) == os.path.abspath("runs")

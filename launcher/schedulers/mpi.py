@@ -1,19 +1,14 @@
 """Runs a job on several hosts: Open MPI's mpirun starts its processes through ssh."""
 
-import os
 import re
 import shutil
 from pathlib import Path
 
-from launcher.processes import JOB_MARK
-from launcher.pulse import ADDRESS_VARIABLE
-from launcher.schedulers.local import find_starter
+from launcher.schedulers.open_mpi import find_starter, mpirun_command
 from robustbert.config import ConfigError, RunConfig
 
-__all__ = ["PASSED_ON", "build_command", "check", "find_starter", "node_names", "remote_command"]
+__all__ = ["build_command", "check", "find_starter", "node_names", "remote_command"]
 
-# Variables that mpirun's daemons give to the processes on other hosts.
-PASSED_ON = (JOB_MARK, ADDRESS_VARIABLE, "PYTHONPATH", "OMP_NUM_THREADS")
 # Without these mpirun never notices a host whose link is down.
 _KEEPALIVE = {"oob_tcp_keepalive_time": 3, "oob_tcp_keepalive_intvl": 2, "oob_tcp_keepalive_probes": 2}
 
@@ -62,19 +57,11 @@ def build_command(
     config: RunConfig, run_path: Path, python: str, starter: str, worker: str, nodes: list[str]
 ) -> list[str]:
     """The command that starts every process of the job on these nodes; pure, its arguments need no shell."""
-    per_node = config.cluster.processes_per_node
-    return [
-        starter,
-        *(["--allow-run-as-root"] if os.geteuid() == 0 else []),
-        *("--prtemca", "plm_ssh_agent", config.cluster.remote_shell),
-        *(word for name, value in _KEEPALIVE.items() for word in ("--prtemca", name, str(value))),
-        *("--host", ",".join(f"{node}:{per_node}" for node in nodes)),
-        *("--map-by", f"ppr:{per_node}:node:OVERSUBSCRIBE"),
-        *("--bind-to", "none"),
-        *(word for name in PASSED_ON for word in ("-x", name)),
-        *("-n", str(per_node * len(nodes))),
-        *(python, "-m", worker, str(run_path)),
-    ]
+    agent = ("--prtemca", "plm_ssh_agent", config.cluster.remote_shell)
+    keepalive = (word for name, value in _KEEPALIVE.items() for word in ("--prtemca", name, str(value)))
+    return mpirun_command(
+        starter, nodes, config.cluster.processes_per_node, [python, "-m", worker, str(run_path)], (*agent, *keepalive)
+    )
 
 
 def remote_command(config: RunConfig, node: str, command: list[str]) -> list[str]:

@@ -11,9 +11,7 @@ import shutil
 import subprocess
 from pathlib import Path
 
-from launcher.processes import JOB_MARK
-from launcher.pulse import ADDRESS_VARIABLE
-from launcher.schedulers.local import find_starter
+from launcher.schedulers.open_mpi import find_starter, mpirun_command
 from robustbert.config import ConfigError, RunConfig
 
 __all__ = ["build_command", "build_script", "build_submission", "check", "find_starter", "node_names", "remote_command", "submit"]
@@ -110,20 +108,9 @@ def build_command(
     config: RunConfig, run_path: Path, python: str, starter: str, worker: str, nodes: list[str]
 ) -> list[str]:
     """mpirun on these nodes of the allocation; pure, its arguments need no shell."""
-    per_node = config.cluster.processes_per_node
-    return [
-        starter,
-        *(["--allow-run-as-root"] if os.geteuid() == 0 else []),
-        *("--prtemca", "plm", "slurm"),
-        # Beside the step of an attempt that a lost node keeps from ending.
-        *("--prtemca", "plm_slurm_args", "--overlap"),
-        *("--host", ",".join(f"{node}:{per_node}" for node in nodes)),
-        *("--map-by", f"ppr:{per_node}:node:OVERSUBSCRIBE"),
-        *("--bind-to", "none"),
-        *(word for name in (JOB_MARK, ADDRESS_VARIABLE, "PYTHONPATH", "OMP_NUM_THREADS") for word in ("-x", name)),
-        *("-n", str(per_node * len(nodes))),
-        *(python, "-m", worker, str(run_path)),
-    ]
+    # --overlap: beside the step of an attempt that a lost node keeps from ending.
+    by_slurm = ("--prtemca", "plm", "slurm", "--prtemca", "plm_slurm_args", "--overlap")
+    return mpirun_command(starter, nodes, config.cluster.processes_per_node, [python, "-m", worker, str(run_path)], by_slurm)
 
 
 def remote_command(config: RunConfig, node: str, command: list[str]) -> list[str]:

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from launcher.schedulers import find_scheduler, local
+from launcher.schedulers import find_scheduler, local, open_mpi
 from robustbert.config import ConfigError, load_config
 
 
@@ -58,5 +58,5 @@ def test_mpirun_is_the_one_whose_library_mpi4py_loads(tmp_path, monkeypatch, lib
     fake_mpirun(tmp_path / "bin", "mpirun (Open MPI) 5.0.11")
     monkeypatch.setenv("PATH", str(tmp_path / "cluster"))
     monkeypatch.setattr(sys, "executable", str(tmp_path / "bin" / "python"))
-    monkeypatch.setattr(local, "_mpi4py_library", lambda: library)
+    monkeypatch.setattr(open_mpi, "_mpi4py_library", lambda: library)
     assert local.find_starter() == str(tmp_path / folder / "mpirun")
