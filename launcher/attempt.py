@@ -140,7 +140,8 @@ def _report_hang(stall: Stall, run: RunDirectory, heartbeats: Heartbeats, num_pr
     reason = f"{stall.reason}: {name_ranks(culprits.ranks)}{where} {culprits.why}{states}"
     run.append_event("hang", reason=reason, ranks=culprits.ranks, hosts=list(hosts), step=stall.step, stacks=str(file))
     rank = culprits.ranks[0] if len(culprits.ranks) == 1 else None
-    return Failure(reason, rank, hosts[0] if len(hosts) == 1 else None, "hang", step=stall.step, hosts=hosts)
+    blamed = hosts if len(culprits.ranks) < num_processes else ()  # where all wait no node is at fault
+    return Failure(reason, rank, blamed[0] if len(blamed) == 1 else None, "hang", step=stall.step, hosts=blamed)
 
 
 def write_stacks(run: RunDirectory, pulses: dict[int, RankPulse], stacks: dict[int, dict]) -> Path:

@@ -66,15 +66,23 @@ def _own_address(one_host: bool) -> str:
     return next((address for address in addresses if not address.startswith(("127.", "::1"))), name)
 
 
-def own_address_towards(host: str) -> str:
-    """This machine's address on the way to a host; 127.0.0.1 where the host's name means nothing here."""
+def own_address_towards(hosts: list[str]) -> str:
+    """This machine's address as the hosts reach it; 127.0.0.1 where none of their names leads out of it.
+
+    This machine may be one of them, and know itself by a loopback address only.
+    """
+    addresses = [_address_on_the_way_to(host) for host in hosts]
+    return next((address for address in addresses if address and not address.startswith(("127.", "::1"))), "127.0.0.1")
+
+
+def _address_on_the_way_to(host: str) -> str | None:
     try:
         family, kind, _, _, address = socket.getaddrinfo(host, 9, type=socket.SOCK_DGRAM)[0]
         with socket.socket(family, kind) as probe:  # connecting a datagram socket sends nothing
             probe.connect(address)
             return probe.getsockname()[0]
     except OSError:
-        return "127.0.0.1"
+        return None
 
 
 def _free_port() -> int:

@@ -148,7 +148,7 @@ class Supervisor:
             environment = rank_environment(
                 os.environ, num_processes // len(nodes), _num_cores(), python_path(), in_allocation=has_queue(self.scheduler)
             )
-            address = "127.0.0.1" if is_alone else own_address_towards(nodes[0])
+            address = "127.0.0.1" if is_alone else own_address_towards(nodes)
             environment[ADDRESS_VARIABLE] = f"{address}:{heartbeats.port}"
             job = RunningJob.start(command, log, environment, f"attempt {number}", self.record.job_mark)
             try:

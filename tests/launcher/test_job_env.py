@@ -61,3 +61,15 @@ def test_variables_of_a_surrounding_job_are_dropped_and_settings_kept():
     assert settings.items() <= kept.items()
     assert find_rank(kept).starter is None and find_master(kept) is None
     assert set(kept) == {*settings, "OMP_NUM_THREADS", "PYTHONPATH"}
+
+
+def test_the_supervisors_address_leads_out_of_its_machine(monkeypatch):
+    from launcher import rendezvous
+
+    ways = {"head": "127.0.0.1", "n2": "10.0.0.5", "n3": "10.0.0.5", "nowhere": None}
+    monkeypatch.setattr(rendezvous, "_address_on_the_way_to", ways.get)
+    assert rendezvous.own_address_towards(["head", "n2", "n3"]) == "10.0.0.5"
+    assert rendezvous.own_address_towards(["nowhere", "n3"]) == "10.0.0.5"
+    assert rendezvous.own_address_towards(["head"]) == rendezvous.own_address_towards(["nowhere"]) == "127.0.0.1"
+    monkeypatch.undo()
+    assert rendezvous.own_address_towards(["localhost", "no-such-host.invalid"]) == "127.0.0.1"
