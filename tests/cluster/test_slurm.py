@@ -85,6 +85,7 @@ def test_a_job_that_waits_is_shown_and_taken_out(cluster, lab):
     assert "waiting" not in cluster.run("squeue", "-h", "-o", "%j")
 
 
+@pytest.mark.timeout(290)
 def test_a_notice_before_the_time_limit_saves_requeues_and_resumes(cluster, lab):
     run = lab.submit("preempted", {"slow_s": 0.2}, *TWO_NODES, "train.steps=60")
     run.finish()
@@ -95,12 +96,14 @@ def test_a_notice_before_the_time_limit_saves_requeues_and_resumes(cluster, lab)
     wait_until(run, lambda: "PENDING" in cluster.run("scontrol", "show", "job", job))
     assert "queued" in launcher(lab, "status", "preempted").stdout
 
-    def has_started_again() -> bool:
-        # Slurm holds a requeued job back for two minutes from when its first life is cleared away.
-        cluster.run("scontrol", "update", f"JobId={job}", "StartTime=now")
-        return len(run.events("preparing")) == 2
-
-    wait_until(run, has_started_again, timeout_s=60)
+    # Slurm holds a requeued job back for two minutes from when its first life is cleared away.
+    deadline = time.monotonic() + 45
+    while len(run.events("preparing")) < 2:
+        shown = cluster.run("scontrol", "show", "job", job)
+        assert time.monotonic() < deadline, f"{shown}\n{cluster.run('sinfo')}\n{run.story()}"
+        if "Reason=BeginTime" in shown:
+            cluster.run("scontrol", "update", f"JobId={job}", "StartTime=now")
+        time.sleep(1)
     run.wait_for("finished", timeout_s=60)
     assert [event["step"] for event in run.events("started")] == [0, stopped["step"]]
     steps = [line["step"] for line in run.run.metrics()]
