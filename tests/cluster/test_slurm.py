@@ -96,8 +96,10 @@ def test_a_notice_before_the_time_limit_saves_requeues_and_resumes(cluster, lab)
     wait_until(run, lambda: "PENDING" in cluster.run("scontrol", "show", "job", job))
     assert "queued" in launcher(lab, "status", "preempted").stdout
 
-    # Slurm holds a requeued job back for two minutes from when its first life is cleared away.
-    deadline = time.monotonic() + 45
+    # Slurm holds a requeued job back for two minutes, so that its nodes are clear of the first life: a node on which that
+    # still runs refuses the second one, and the job has failed. Here some seconds are enough.
+    time.sleep(10)
+    deadline = time.monotonic() + 150
     while len(run.events("preparing")) < 2:
         shown = cluster.run("scontrol", "show", "job", job)
         assert time.monotonic() < deadline, f"{shown}\n{cluster.run('sinfo')}\n{run.story()}"
