@@ -19,7 +19,7 @@ from launcher.processes import JOB_MARK, die_with_parent, kill_job
 from launcher.pulse import PERIOD_S
 from launcher.stop_request import StopRequest
 from robustbert.config import RunConfig
-from robustbert.json_lines import JsonTail
+from robustbert.json_lines import JsonTail, say_error
 from robustbert.run_directory import RunDirectory
 
 POLL_S = 0.1
@@ -153,7 +153,10 @@ def write_stacks(run: RunDirectory, pulses: dict[int, RankPulse], stacks: dict[i
     for rank, pulse in sorted(pulses.items()):
         title = f"=== rank {rank} on {pulse.host}, pid {pulse.pid}: {pulse.phase}, step {pulse.step}"
         parts.append(f"{title}\n{stacks[rank]['stacks'] if rank in stacks else 'no answer'}\n")
-    path.write_text("\n".join(parts), encoding="utf-8")
+    try:
+        path.write_text("\n".join(parts), encoding="utf-8")
+    except OSError as error:  # a full disk is no reason to give the run up
+        say_error(f"{path} cannot be written: {error}")
     return path
 
 

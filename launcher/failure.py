@@ -70,8 +70,8 @@ def find_failure(run: RunDirectory, exit_code: int, starter_output: str, pulses:
     if killed and int(killed[1]) not in with_record:
         rank = int(killed[1])
         hint = "; the kernel kills so where memory runs out, see dmesg" if killed[3] == "9" else ""
-        step = pulses[rank].step if rank in pulses else None
-        return Failure(f"ended by signal {killed[3]} ({killed[4]}){hint}", rank, killed[2], "signal", step=step)
+        host, step = (pulses[rank].host, pulses[rank].step) if rank in pulses else (killed[2], None)
+        return Failure(f"ended by signal {killed[3]} ({killed[4]}){hint}", rank, host, "signal", step=step)
     if any(record.kind in ("user", "corruption") for record in records):
         return Failure.of(next(record for record in records if record.kind in ("user", "corruption")))
     vanished = _first_vanished(pulses, with_record)

@@ -51,7 +51,7 @@ def find_culprits(
     """The ranks that did not arrive where the others wait.
 
     In this order: those that never came; those silent for quiet_s or without an answer to the request for stacks; those
-    behind the others in steps or marks; those whose main thread does not wait for other processes.
+    behind the others in steps; those whose main thread does not wait for other processes.
     """
     missing = [rank for rank in range(num_processes) if rank not in pulses]
     if missing:

@@ -11,6 +11,8 @@ from dataclasses import dataclass, replace
 
 from launcher.pulse import STACKS
 
+_LONGEST_MESSAGE = 16 * 2**20  # bytes; a process' stacks are far below
+
 
 @dataclass(frozen=True)
 class RankPulse:
@@ -23,7 +25,7 @@ class RankPulse:
     progress_at: float  # when it last got further
     step: int | None = None  # None: training has not begun
     phase: str = "starting"
-    count: int = 0  # of marks passed: of two processes, the one with fewer is behind
+    count: int = 0  # of marks passed
     is_connected: bool = True
     has_left: bool = False  # it said goodbye
     lost_at: float | None = None  # when its connection ended
@@ -104,38 +106,37 @@ class Heartbeats:
                     self._read(key.data)
 
     def _read(self, reader: "_Reader") -> None:
+        """Take what a connection has sent; whoever does not talk as our processes do is not listened to any more."""
         try:
-            messages = reader.messages()
-        except (OSError, ValueError):  # closed, or no message of ours
+            for message in reader.messages():
+                self._take(reader, message, time.monotonic())
+        except (OSError, ValueError, KeyError, TypeError):  # closed, or a stranger
             self._forget(reader)
-            return
-        now = time.monotonic()
-        for message in messages:
-            if reader.rank is None:
-                if message.get("token") != self._token:
-                    self._forget(reader)
-                    return
-                self._greet(reader, message, now)
-            elif "goodbye" in message:
-                with self._lock:
-                    self._pulses[reader.rank] = replace(self._pulses[reader.rank], has_left=True)
-            elif "stacks" in message:
-                with self._lock:
-                    self._stacks[reader.rank] = message
-            else:
-                self._note(reader.rank, message, now)
+
+    def _take(self, reader: "_Reader", message: dict, now: float) -> None:
+        if reader.rank is None:
+            if message.get("token") != self._token:
+                raise ValueError("not of this job")
+            self._greet(reader, message, now)
+        elif "goodbye" in message:
+            with self._lock:
+                self._pulses[reader.rank] = replace(self._pulses[reader.rank], has_left=True)
+        elif "stacks" in message:
+            with self._lock:
+                self._stacks[reader.rank] = message
+        else:
+            self._note(reader.rank, message, now)
 
     def _greet(self, reader: "_Reader", hello: dict, now: float) -> None:
-        reader.rank = hello["rank"]
+        rank, host, pid = hello["rank"], hello["host"], hello["pid"]
         with self._lock:
-            former = self._pulses.get(reader.rank)
-            self._connections[reader.rank] = reader.connection
-            if former is not None and former.pid == hello["pid"]:  # the same process, connected again
-                self._pulses[reader.rank] = replace(former, heard_at=now, is_connected=True, lost_at=None)
+            former = self._pulses.get(rank)
+            if former is not None and former.pid == pid:  # the same process, connected again
+                self._pulses[rank] = replace(former, heard_at=now, is_connected=True, lost_at=None)
             else:
-                self._pulses[reader.rank] = RankPulse(
-                    reader.rank, hello["host"], hello["pid"], now, now, machine=hello.get("machine", "")
-                )
+                self._pulses[rank] = RankPulse(rank, host, pid, now, now, machine=hello.get("machine", ""))
+            self._connections[rank] = reader.connection
+        reader.rank = rank
 
     def _note(self, rank: int, beat: dict, now: float) -> None:
         with self._lock:
@@ -164,7 +165,7 @@ class _Reader:
         self._rest = b""
 
     def messages(self) -> list[dict]:
-        """What has come; ConnectionError at the end."""
+        """What has come; ConnectionError at the end, ValueError where it is no message."""
         try:
             data = self.connection.recv(2**20)
         except BlockingIOError:
@@ -172,7 +173,10 @@ class _Reader:
         if not data:
             raise ConnectionError("closed")
         *lines, self._rest = (self._rest + data).split(b"\n")
-        return [json.loads(line) for line in lines]
+        messages = [json.loads(line) for line in lines]
+        if len(self._rest) > _LONGEST_MESSAGE or not all(isinstance(message, dict) for message in messages):
+            raise ValueError("no messages of ours")
+        return messages
 
 
 def _allow_many_connections() -> None:

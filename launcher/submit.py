@@ -171,7 +171,7 @@ def _run_exists(run: RunDirectory, options: argparse.Namespace) -> str:
         return f"{run.path} exists and is not a run; another name: {other}"
     status = read_status(run)
     ways = f"Resume it: launcher resume {run_argument(run)}"
-    if is_supervised(run):
+    if is_supervised(run) or status.state == "queued":
         ways = f"Watch it: launcher logs {run_argument(run)} --follow"
     elif status.state == "finished":
         ways = f"Train on: launcher resume {run_argument(run)} train.steps={2 * status.step or 1}"

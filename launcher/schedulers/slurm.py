@@ -35,9 +35,8 @@ done
 wait "$supervisor"
 code=$?
 if [ "$code" = {requeue} ]; then
-    echo "the run has saved its state and goes back to the queue"
     # Slurm ends this life of the job. An end of our own at the same moment could be taken for that of the next one.
-    scontrol requeue "$SLURM_JOB_ID" && exec sleep 300
+    scontrol requeue "$SLURM_JOB_ID" && echo "the run has saved its state and goes back to the queue" && exec sleep 300
 fi
 exit "$code"
 """

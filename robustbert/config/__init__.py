@@ -3,18 +3,15 @@
 This package imports neither torch nor megatron, so that the launcher answers at once.
 """
 
+from robustbert.config.operation import CheckpointConfig, ClusterConfig, FaultToleranceConfig, MonitoringConfig
 from robustbert.config.run_config import RunConfig
 from robustbert.config.sections import (
     FORMATS_WITH_PAIRS,
-    CheckpointConfig,
-    ClusterConfig,
     ConfigError,
     CorpusConfig,
     DataConfig,
-    FaultToleranceConfig,
     MaskingConfig,
     ModelConfig,
-    MonitoringConfig,
     OptimConfig,
     ParallelConfig,
     RunSection,

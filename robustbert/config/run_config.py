@@ -3,13 +3,10 @@
 from dataclasses import dataclass, field, replace
 from typing import Literal
 
+from robustbert.config.operation import CheckpointConfig, ClusterConfig, FaultToleranceConfig, MonitoringConfig
 from robustbert.config.sections import (
-    CheckpointConfig,
-    ClusterConfig,
     DataConfig,
-    FaultToleranceConfig,
     ModelConfig,
-    MonitoringConfig,
     OptimConfig,
     ParallelConfig,
     RunSection,

@@ -1,5 +1,7 @@
 """Nodes that die or are cut off: the run goes on on the spare one, and without a spare on fewer."""
 
+import time
+
 import pytest
 
 from tests.faults.hosts import Hosts, why_not_here
@@ -15,10 +17,6 @@ def hosts(tmp_path):
     hosts = Hosts(["head", "n1", "n2", "n3"], tmp_path)
     yield hosts
     hosts.close()
-
-
-def last_nodes(run):
-    return run.events("started")[-1]["num_processes"]
 
 
 def test_a_killed_and_a_cut_off_node_are_replaced_and_then_done_without(lab, hosts):
@@ -51,8 +49,6 @@ def test_a_killed_and_a_cut_off_node_are_replaced_and_then_done_without(lab, hos
 
 
 def wait_until(run, condition, timeout_s: float = 90) -> None:
-    import time
-
     deadline = time.monotonic() + timeout_s
     while not condition():
         assert time.monotonic() < deadline, run.story()

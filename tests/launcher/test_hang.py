@@ -1,6 +1,8 @@
 """Whether a job has hung and who holds it up, judged from signs of life."""
 
+import json
 import os
+import socket
 import subprocess
 import sys
 import threading
@@ -10,7 +12,7 @@ import pytest
 from launcher.hang import find_culprits, find_stall, waits_for_others
 from launcher.heartbeats import Heartbeats, RankPulse
 from launcher.pulse import ADDRESS_VARIABLE, LOST_SUPERVISOR, TOKEN_VARIABLE, Pulse
-from robustbert.config.sections import FaultToleranceConfig
+from robustbert.config import FaultToleranceConfig
 from robustbert.progress import Progress
 
 LIMITS = FaultToleranceConfig(hang_timeout_s=100, startup_timeout_s=300, silence_timeout_s=50)
@@ -86,6 +88,12 @@ def test_signs_of_life_arrive_and_strangers_are_not_heard():
         assert answers[3]["main_thread"] == threading.main_thread().ident
         mine.say_goodbye()
         assert eventually(lambda: heartbeats.pulses()[3].has_left)
+        for words in (b"GET / HTTP/1.0\r\n\r\n", b"1\n", b'{"token": "secret"}\n', b'{"token": "secret", "rank": 9}\n'):
+            with socket.create_connection(("127.0.0.1", heartbeats.port)) as scanner:
+                scanner.sendall(words)
+                assert scanner.recv(1) == b"", "a stranger is not listened to"
+        heard_at = heartbeats.pulses()[3].heard_at
+        assert eventually(lambda: heartbeats.pulses()[3].heard_at > heard_at), "strangers must not silence the others"
         stranger.say_goodbye()
         assert set(heartbeats.pulses()) == {3}
 
@@ -105,9 +113,6 @@ def test_a_process_that_loses_its_supervisor_ends_itself(tmp_path):
 
 
 def test_a_thousand_processes_are_heard():
-    import json
-    import socket
-
     with Heartbeats("secret") as heartbeats:
         connections = []
         for rank in range(1024):
