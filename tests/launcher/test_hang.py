@@ -86,14 +86,14 @@ def test_signs_of_life_arrive_and_strangers_are_not_heard():
         answers = heartbeats.collect_stacks(5)
         assert set(answers) == {3} and "test_hang.py" in answers[3]["stacks"]
         assert answers[3]["main_thread"] == threading.main_thread().ident
-        mine.say_goodbye()
-        assert eventually(lambda: heartbeats.pulses()[3].has_left)
         for words in (b"GET / HTTP/1.0\r\n\r\n", b"1\n", b'{"token": "secret"}\n', b'{"token": "secret", "rank": 9}\n'):
             with socket.create_connection(("127.0.0.1", heartbeats.port)) as scanner:
                 scanner.sendall(words)
                 assert scanner.recv(1) == b"", "a stranger is not listened to"
         heard_at = heartbeats.pulses()[3].heard_at
         assert eventually(lambda: heartbeats.pulses()[3].heard_at > heard_at), "strangers must not silence the others"
+        mine.say_goodbye()
+        assert eventually(lambda: heartbeats.pulses()[3].has_left)
         stranger.say_goodbye()
         assert set(heartbeats.pulses()) == {3}
 
