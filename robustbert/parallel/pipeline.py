@@ -52,6 +52,19 @@ def forward_backward(
     Gradients are those of the mean loss over the masked tokens of the whole job, and with pairs of the mean next-sentence
     loss over all its pairs beside it: neither the layout nor how many masked tokens a micro-batch happens to have counts.
     """
+    reports = run_micro_batches(model, micro_batches, mesh, sequence_length, before_micro_batch, forward_only)
+    return LossSum(*torch.stack(reports).double().sum(0).tolist()) if reports else LossSum()
+
+
+def run_micro_batches(
+    model,
+    micro_batches: Sequence,
+    mesh: Mesh,
+    sequence_length: int,
+    before_micro_batch: Callable[[int], None] | None = None,
+    forward_only: bool = False,
+) -> list[torch.Tensor]:
+    """As forward_backward; returns each micro-batch's report as the tensor of LossSum's numbers, none but on the last stage."""
     from megatron.core.pipeline_parallel import get_forward_backward_func
 
     device = mesh.device.torch_device
@@ -67,7 +80,7 @@ def forward_backward(
             return output, lambda logits_MV: sum_loss(logits_MV, batch.targets_M)
         return output, lambda logits: sum_losses(logits, batch.targets_M, batch.is_next_B, pair_weight)
 
-    reports = get_forward_backward_func()(
+    return get_forward_backward_func()(
         forward_step_func=forward_step,
         data_iterator=iter(enumerate(micro_batches)),
         model=model,
@@ -76,7 +89,6 @@ def forward_backward(
         micro_batch_size=micro_batches[0].tokens_BS.shape[0],
         forward_only=forward_only,
     )
-    return LossSum(*torch.stack(reports).double().sum(0).tolist()) if reports else LossSum()
 
 
 def sum_loss(logits_MV: torch.Tensor, targets_M: torch.Tensor):

@@ -10,14 +10,19 @@ from dataclasses import dataclass
 
 import torch
 import torch.distributed as dist
+from torch.overrides import TorchFunctionMode
 
 from robustbert.config import RunConfig
+from robustbert.data.batches import Batch
 from robustbert.device import Device
 from robustbert.job import Job
 from robustbert.model.build import build_model
 from robustbert.optim.build import build_optimizer
 from robustbert.parallel.data_parallel import build_data_parallel
 from robustbert.parallel.mesh import Mesh, open_mesh
+from robustbert.parallel.pipeline import run_micro_batches
+from robustbert.parallel.random import seed_dropout
+from robustbert.plan.trace import Collective, StepTrace, Work
 
 
 @dataclass(frozen=True)
@@ -55,12 +60,75 @@ def simulate(config: RunConfig, num_processes: int, rank: int) -> Position:
 
     with _fake_job(rank, num_processes), open_mesh(Device.detect(Job()), config.parallel) as mesh:
         with FakeTensorMode(allow_non_fake_inputs=True):
-            model = build_model(
-                config.model, config.parallel, mesh, config.precision, variable_lengths=config.data.has_variable_lengths
-            )
-            model = build_data_parallel(model, config.parallel, mesh)
-            optimizer = build_optimizer(config.optim, config.parallel, model, mesh, config.precision, config.train.steps)
+            model, optimizer = _build(config, mesh)
             return measure(model, optimizer, mesh)
+
+
+@dataclass(frozen=True)
+class StepRecord:
+    """What the forward and backward passes of a step are made of on one process, as its operators were seen."""
+
+    position: Position
+    activation_bytes: int  # the peak of what is made and freed again during the step
+    micro_batch: Work  # of one micro-batch, on average
+    end_of_step: Work  # after the last micro-batch, the weights' update left out
+    axes: dict[tuple[int, ...], str]  # which axis of the layout a group of ranks lies on
+
+
+def simulate_step(config: RunConfig, num_processes: int, rank: int, kernels: str = "cuda") -> StepRecord:
+    """Let process `rank` of `num_processes` train for a step, without memory and without the others.
+
+    kernels: whose habits are assumed ("cuda": dropout keeps a byte an element, attention keeps no scores; "cpu").
+    As many micro-batches run as fill the pipeline; the data is made up, every sample at its full length.
+    """
+    from torch._subclasses.fake_tensor import FakeTensorMode
+
+    with _fake_job(rank, num_processes), open_mesh(Device.detect(Job()), config.parallel) as mesh:
+        with FakeTensorMode(allow_non_fake_inputs=True):
+            model, optimizer = _build(config, mesh)
+            position = measure(model, optimizer, mesh)
+            habits = _CudaKernels() if kernels == "cuda" else contextlib.nullcontext()
+            with habits:
+                return trace_step(config, mesh, model, position, min(config.num_micro_batches(num_processes), mesh.pp_size + 1))
+
+
+def trace_step(config: RunConfig, mesh: Mesh, model, position: Position, num_micro_batches: int) -> StepRecord:
+    """Run the forward and backward passes of so many made-up micro-batches on a built process; what they are made of."""
+    trace, whole = StepTrace(), Work()
+    finalize = model.config.finalize_model_grads_func
+
+    def finalize_traced(*args, **kwargs):
+        nonlocal whole
+        whole, trace.work = trace.work, Work()
+        finalize(*args, **kwargs)
+
+    batches = [made_up_batch(config) for _ in range(num_micro_batches)]
+    model.config.finalize_model_grads_func = finalize_traced
+    model.train()
+    try:
+        with trace:
+            run_micro_batches(
+                model,
+                batches,
+                mesh,
+                config.data.sequence_length,
+                before_micro_batch=lambda number: seed_dropout(config.run.seed, 0, number, mesh),
+            )
+            model.start_param_sync(force_sync=True)  # with the distributed optimizer: the updated weights
+    finally:
+        model.config.finalize_model_grads_func = finalize
+    return StepRecord(position, trace.peak_bytes, _share(whole, num_micro_batches, mesh), _rest(whole, trace.work, mesh), _axes(mesh))
+
+
+def made_up_batch(config: RunConfig) -> Batch:
+    """A micro-batch of the run's shapes: full samples, masked positions as many as the configuration wants."""
+    rows, length = config.train.micro_batch_size, config.data.sequence_length
+    tokens_BS = torch.full((rows, length), 5)
+    positions_M = torch.arange(int(rows * length * config.data.masking.probability))
+    pairs = ()
+    if config.data.has_pairs:
+        pairs = torch.zeros_like(tokens_BS), torch.ones(rows, dtype=torch.int64)
+    return Batch(tokens_BS, None, positions_M, torch.full_like(positions_M, 5), tokens_BS.numel(), *pairs)
 
 
 def measure(model, optimizer, mesh: Mesh) -> Position:
@@ -108,3 +176,45 @@ def _fake_job(rank: int, num_processes: int):
     finally:
         dist.all_gather_object = original
         dist.destroy_process_group()
+
+
+def _build(config: RunConfig, mesh: Mesh):
+    model = build_model(
+        config.model, config.parallel, mesh, config.precision, variable_lengths=config.data.has_variable_lengths
+    )
+    model = build_data_parallel(model, config.parallel, mesh)
+    return model, build_optimizer(config.optim, config.parallel, model, mesh, config.precision, config.train.steps)
+
+
+class _CudaKernels(TorchFunctionMode):
+    """Dropout and attention as CUDA's kernels do them: the first keeps a byte an element, the second no scores."""
+
+    def __torch_function__(self, function, kinds, args=(), kwargs=None):
+        kwargs = kwargs or {}
+        if function is torch.nn.functional.dropout:
+            share = kwargs["p"] if "p" in kwargs else args[1]
+            return torch.native_dropout(args[0], share, True)[0]
+        if function is torch.nn.functional.scaled_dot_product_attention:
+            kwargs = kwargs | {"dropout_p": 0.0}  # the kernel draws its dropout anew in the backward pass
+        return function(*args, **kwargs)
+
+
+def _axes(mesh: Mesh) -> dict[tuple[int, ...], str]:
+    groups = {"pipeline": mesh.groups.pp, "embedding": mesh.groups.embd, "data": mesh.groups.dp, "tensor": mesh.groups.tp}
+    return {tuple(dist.get_process_group_ranks(group)): axis for axis, group in groups.items() if group is not None}
+
+
+def _is_once_a_step(collective: Collective, axes: dict) -> bool:
+    return axes.get(collective.ranks) == "data"  # the gradients' reduction starts behind the last backward pass
+
+
+def _share(whole: Work, num_micro_batches: int, mesh: Mesh) -> Work:
+    """The work of one of so many micro-batches that ran alike."""
+    axes = _axes(mesh)
+    collectives = sorted((c for c in whole.collectives if not _is_once_a_step(c, axes)), key=lambda c: (c.kind, c.ranks, c.num_bytes))
+    return Work(sorted(whole.operators)[::num_micro_batches], collectives[::num_micro_batches])
+
+
+def _rest(whole: Work, end: Work, mesh: Mesh) -> Work:
+    axes = _axes(mesh)
+    return Work(end.operators, [*(c for c in whole.collectives if _is_once_a_step(c, axes)), *end.collectives])
