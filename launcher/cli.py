@@ -101,13 +101,24 @@ def _add_submit(verb: Callable) -> None:
     submit.add_argument("--detach", action="store_true", help="run in the background")
     plan = verb(
         "plan",
-        "the layout of a run, what each process keeps in memory, the work of a step",
+        "the layout of a run, its memory, work and traffic, and projections of its time, cost and failures",
         "  launcher plan configs/large_500k.yaml model.vocab_size=50265\n"
-        "  launcher plan configs/large_500k.yaml model.vocab_size=50265 parallel.tensor=8 parallel.pipeline=4 --json",
+        "  launcher plan configs/large_500k.yaml model.vocab_size=50265 parallel.tensor=8 parallel.pipeline=4 --json\n"
+        "  launcher plan configs/large_500k.yaml model.vocab_size=50265 --search --hardware a100",
     )
     plan.add_argument("config", metavar="CONFIG", help="the run's YAML file")
     plan.add_argument("overrides", metavar="section.key=value", nargs="*", help="replaces a value of the file")
     plan.add_argument("--json", action="store_true", help="for a script")
+    plan.add_argument("--search", action="store_true", help="look for the fastest layout of these processes that fits")
+    plan.add_argument(
+        "--hardware",
+        default="v100_dgx1",
+        metavar="NAME",
+        help="v100_dgx1 (default), a100, h100, cpu_2_cores, or a YAML file of their keys",
+    )
+    plan.add_argument(
+        "--node-days", type=float, metavar="N", help="days of a node between its failures (default: 264, of a published run)"
+    )
 
 
 def _add_run_verbs(verb: Callable) -> None:

@@ -3,20 +3,34 @@
 import argparse
 import dataclasses
 import json
+import sys
 import warnings
 from pathlib import Path
 
 from robustbert.config import ConfigError, RunConfig, load_config
 
+_SHOWN = 12  # layouts of a search
+_WHOLE = 3  # of them simulated in whole
+
 
 def plan(options: argparse.Namespace) -> int:
-    """Print the plan of a configuration. ConfigError where its layout cannot be built."""
+    """Print the plan of a configuration. ConfigError where its layout cannot be built, or does not fit the device."""
     config = with_vocabulary(load_config(options.config, options.overrides))
     warnings.filterwarnings("ignore", module="megatron")  # at its import it warns about all that could be installed
-    from robustbert.plan.report import build_plan, describe_plan  # torch: not needed by the other commands
+    from robustbert.plan import report, text  # torch: not needed by the other commands
+    from robustbert.plan.hardware import load_profile
+    from robustbert.plan.reliability import NODE_DAYS_BETWEEN_FAILURES
 
-    found = build_plan(config)
-    print(json.dumps(found, indent=1) if options.json else describe_plan(config, found))
+    hardware = load_profile(options.hardware)
+    say = _progress()
+    if options.search:
+        return _search(config, hardware, options, say)
+    found = report.build_plan(config, hardware, options.node_days or NODE_DAYS_BETWEEN_FAILURES, say)
+    say("")
+    print(json.dumps(found, indent=1) if options.json else text.describe_plan(config, found))
+    if not found["fits"]:
+        print(f"launcher: error: {_nearest_that_fits(config, hardware, found, say)}", file=sys.stderr)
+        return 1
     return 0
 
 
@@ -35,3 +49,46 @@ def with_vocabulary(config: RunConfig) -> RunConfig:
     elif size is None:
         size = config.data.tokenizer.train.vocab_size
     return dataclasses.replace(config, model=dataclasses.replace(config.model, vocab_size=size))
+
+
+def _search(config: RunConfig, hardware, options: argparse.Namespace, say) -> int:
+    from robustbert.plan import report, search, text
+    from robustbert.plan.reliability import NODE_DAYS_BETWEEN_FAILURES
+
+    candidates = search.search_layouts(config, hardware, say)
+    fitting = [candidate for candidate in candidates if candidate.fits]
+    if not fitting:
+        raise ConfigError(f"no layout of {config.cluster.num_processes} processes fits {hardware.name}; take more processes, or a smaller model")
+    days = options.node_days or NODE_DAYS_BETWEEN_FAILURES
+    checked = [(c, report.build_plan(search.with_candidate(config, c), hardware, days, say)) for c in fitting[:_WHOLE]]
+    say("")
+    checked = [pair for pair in checked if pair[1]["fits"]] or checked[:1]
+    best, plan_of_best = min(checked, key=lambda pair: pair[1]["projected"]["step_s"])
+    if options.json:
+        rows = [dataclasses.asdict(c) | {"step_s": c.time.total_s, "overrides": c.overrides} for c in candidates]
+        print(json.dumps({"candidates": rows, "best": plan_of_best, "overrides": best.overrides}, indent=1))
+        return 0
+    print(text.describe_search(candidates, _SHOWN))
+    print(f"\nthe best of the first {len(checked)}, simulated in whole: {' '.join(best.overrides)}\n")
+    print(text.describe_plan(search.with_candidate(config, best), plan_of_best))
+    return 0
+
+
+def _nearest_that_fits(config: RunConfig, hardware, found: dict, say) -> str:
+    from robustbert.plan.search import nearest_that_fits
+
+    largest = max(row["total_bytes"] for row in found["positions"])
+    room = hardware.memory_bytes - hardware.reserved_bytes
+    words = f"this does not fit: a process needs {largest / 2**30:.1f} GiB and {hardware.name} has {room / 2**30:.1f} for it"
+    nearest = nearest_that_fits(config, hardware, say)
+    say("")
+    if nearest is None:
+        return f"{words}; no layout of {config.cluster.num_processes} processes fits, take more of them"
+    return f"{words}; the nearest layout that fits: {' '.join(nearest.overrides)}"
+
+
+def _progress():
+    """What is being done, on one line of a terminal that is wiped afterwards; nothing elsewhere."""
+    if not sys.stderr.isatty():
+        return lambda words: None
+    return lambda words: print(f"\r\033[K{words}", end="", file=sys.stderr, flush=True)

@@ -18,7 +18,7 @@ from robustbert.config.sections import (
     TrainConfig,
     TrainTokenizerConfig,
 )
-from robustbert.config.yaml_file import dump_config, load_config
+from robustbert.config.yaml_file import dump_config, load_config, load_dataclass
 
 __all__ = [
     "FORMATS_WITH_PAIRS",
@@ -39,4 +39,5 @@ __all__ = [
     "TrainTokenizerConfig",
     "dump_config",
     "load_config",
+    "load_dataclass",
 ]

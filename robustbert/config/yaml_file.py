@@ -42,6 +42,14 @@ def load_config(path: str | Path, overrides: list[str] | tuple[str, ...] = ()) -
     return _build(RunConfig, tree, "")
 
 
+def load_dataclass(kind: type, path: str | Path):
+    """A YAML file of any other kind, as the dataclass it stands for; ConfigError as of load_config, with the file's name."""
+    try:
+        return _build(kind, _read_with_base(Path(path), seen=()), "")
+    except ConfigError as error:
+        raise ConfigError(f"{path}: {error}" if str(path) not in str(error) else str(error)) from None
+
+
 def dump_config(config: RunConfig) -> str:
     """The resolved configuration as YAML that load_config reads back to an equal RunConfig."""
     return yaml.safe_dump(_plain(config), sort_keys=False)

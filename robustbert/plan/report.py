@@ -1,23 +1,50 @@
-"""What `launcher plan` says about a configuration: its layout, what each process keeps in memory, the work of a step."""
+"""What `launcher plan` finds out about a configuration: layout, memory, work, traffic, time, failures; as plain values."""
 
+import dataclasses
+from collections.abc import Callable
 from dataclasses import asdict
-from itertools import groupby
 
 from robustbert.config import RunConfig
-from robustbert.plan.simulation import simulate_positions
+from robustbert.plan.estimate import step_parts, step_time, traffic_of
+from robustbert.plan.hardware import HardwareProfile
+from robustbert.plan.reliability import estimate_reliability
+from robustbert.plan.simulation import first_rank_of_stage, simulate_positions, simulate_step
 from robustbert.throughput import training_flops
 
-GIB = 2**30
 
+def build_plan(
+    config: RunConfig, hardware: HardwareProfile, node_days: float, say: Callable[[str], None] = lambda words: None
+) -> dict:
+    """The plan as plain values; config.model.vocab_size must be set. ValueError where the layout cannot be built.
 
-def build_plan(config: RunConfig) -> dict:
-    """The plan as plain values; config.model.vocab_size must be set. ValueError where the layout cannot be built."""
+    node_days: between failures of one node. say: is told what is being done, as this takes some seconds a stage.
+    """
     processes, parallel = config.cluster.num_processes, config.parallel
+    say("building every position of the layout")
     positions = list(simulate_positions(config, processes))
+    stages = []
+    for stage in range(parallel.pipeline):
+        say(f"simulating a step of stage {stage + 1} of {parallel.pipeline}, with and without recomputation")
+        stages.append(_stage(config, processes, stage, hardware))
+    slowest = max(stages, key=lambda stage: stage["time"].total_s)
+    record, parts, time = slowest["record"], slowest["parts"], slowest["time"]
+    num_micro_batches = config.num_micro_batches(processes)
     tokens = config.train.global_batch_size * config.data.sequence_length
     masked = tokens * config.data.masking.probability
     flops = training_flops(config.model, tokens, masked, config.data.sequence_length)
+    rate = flops / processes / time.total_s
+    done = sum(stage["parts"].flops for stage in stages) / len(stages) * num_micro_batches / time.total_s
+    run_s = time.total_s * config.train.steps
+    # Every data-parallel rank copies its own share of the state, before training goes on.
+    save_s = max(p.optimizer_bytes + p.weight_bytes for p in positions) / hardware.host_bytes_per_s
+    reliability = estimate_reliability(
+        run_s, time.total_s, config.checkpoint.interval, config.cluster.nodes, save_s, hardware.restart_s, node_days
+    )
+    needed = [
+        _need(position, stages[position.pipeline], hardware) for position in positions
+    ]
     return {
+        "hardware": hardware.name,
         "processes": processes,
         "nodes": config.cluster.nodes,
         "layout": {
@@ -26,48 +53,69 @@ def build_plan(config: RunConfig) -> dict:
             "data": config.data_parallel_size(processes),
             "sequence": parallel.sequence,
             "distributed_optimizer": parallel.distributed_optimizer,
+            "recompute": parallel.recompute,
         },
+        "groups": _groups(config),
         "tensor_parallel_within_a_node": config.cluster.processes_per_node % parallel.tensor == 0,
-        "micro_batches_a_step": config.num_micro_batches(processes),
+        "micro_batches_a_step": num_micro_batches,
         "tokens_a_step": tokens,
         "model_flops_a_step": flops,
         "model_flops_in_all": flops * config.train.steps,
-        "positions": [asdict(position) | {"total_bytes": position.total_bytes} for position in positions],
+        "positions": needed,
+        "fits": all(row["fits"] for row in needed),
+        "memory_bytes": hardware.memory_bytes,
+        "reserved_bytes": hardware.reserved_bytes,
+        "hardware_flops_a_step": sum(stage["parts"].flops for stage in stages)
+        * num_micro_batches
+        * parallel.tensor
+        * config.data_parallel_size(processes),
+        "traffic": [asdict(part) for part in traffic_of(record, num_micro_batches, hardware)],
+        "projected": {
+            "step_s": time.total_s,
+            "step_parts_s": asdict(time),
+            "tokens_per_s": tokens / time.total_s,
+            "sequences_per_s": config.train.global_batch_size / time.total_s,
+            "tflops_a_process": rate / 1e12,
+            "mfu": rate / hardware.peak_flops.of(config.precision),
+            "hfu": done / hardware.peak_flops.of(config.precision),
+            "run_s": run_s * (1 + reliability.overhead),
+            "device_hours": run_s * (1 + reliability.overhead) * processes / 3600,
+        },
+        "reliability": asdict(reliability) | {"interval_steps": config.checkpoint.interval},
     }
 
 
-def describe_plan(config: RunConfig, plan: dict) -> str:
-    """The plan for a terminal."""
-    layout = plan["layout"]
-    sequence = ", sequence parallel" if layout["sequence"] else ""
-    lines = [
-        f"layout          {plan['processes']} processes on {plan['nodes']} nodes = tensor {layout['tensor']} x pipeline "
-        f"{layout['pipeline']} x data {layout['data']}{sequence}",
-        f"a step          {plan['micro_batches_a_step']} micro-batches of {config.train.micro_batch_size} a process, "
-        f"{plan['tokens_a_step']:,} tokens, {plan['model_flops_a_step'] / 1e15:,.2f} PFLOP (model, head at masked positions only)",
-        f"the whole run   {config.train.steps:,} steps, {plan['model_flops_in_all'] / 1e21:,.3f} ZFLOP",
-        "",
-        "kept all the time by a process, GiB; built by the real code without memory",
-        f"{'tensor':>6} {'pipeline':>8} {'parameters':>14} {'weights':>9} {'gradients':>9} {'optimizer':>9} {'sum':>9}",
-    ]
-    for tensors, row in _alike(plan["positions"]):
-        kept = [row[f"{name}_bytes"] / GIB for name in ("weight", "gradient", "optimizer", "total")]
-        shown = " ".join(f"{value:>9.3f}" for value in kept)
-        lines.append(f"{tensors:>6} {row['pipeline']:>8} {row['num_parameters']:>14,} {shown}")
-    lines.append("activations, and what a step needs for a moment, come on top: they are not counted yet")
-    if not plan["tensor_parallel_within_a_node"]:
-        lines.append(
-            f"note: tensor-parallel groups of {layout['tensor']} cross nodes of {config.cluster.processes_per_node} processes; "
-            "every layer waits for the network"
-        )
-    return "\n".join(lines)
+def _stage(config: RunConfig, processes: int, stage: int, hardware: HardwareProfile) -> dict:
+    """The simulated step of a stage's first process, and its peak of activations in the other setting of recomputation."""
+    rank = first_rank_of_stage(config, processes, stage)
+    record = simulate_step(config, processes, rank, hardware.kernels)
+    other = "none" if config.parallel.recompute == "full" else "full"
+    otherwise = dataclasses.replace(config, parallel=dataclasses.replace(config.parallel, recompute=other))
+    activations = {config.parallel.recompute: record.activation_bytes}
+    activations[other] = simulate_step(otherwise, processes, rank, hardware.kernels).activation_bytes
+    parts = step_parts(record, config, processes, hardware)
+    time = step_time(parts, config.num_micro_batches(processes), config.parallel.pipeline)
+    return {"record": record, "parts": parts, "time": time, "activations": activations}
 
 
-def _alike(rows: list[dict]) -> list[tuple[str, dict]]:
-    """Neighbouring tensor-parallel ranks that keep the same, as one line: (`0-7`, the first one's row)."""
-    keys = ("pipeline", "num_parameters", "weight_bytes", "gradient_bytes", "optimizer_bytes")
-    lines = []
-    for _, group in groupby(rows, key=lambda row: tuple(row[key] for key in keys)):
-        first, *others = group
-        lines.append((f"{first['tensor']}-{others[-1]['tensor']}" if others else str(first["tensor"]), first))
-    return lines
+def _need(position, stage: dict, hardware: HardwareProfile) -> dict:
+    total = position.total_bytes + stage["record"].activation_bytes
+    return asdict(position) | {
+        "activation_bytes": stage["record"].activation_bytes,
+        "activation_bytes_without_recompute": stage["activations"]["none"],
+        "activation_bytes_with_recompute": stage["activations"]["full"],
+        "total_bytes": total,
+        "fits": hardware.fits(total),
+    }
+
+
+def _groups(config: RunConfig) -> dict[str, dict]:
+    """The first process' group along each axis: its ranks and the nodes (counted from 0) that they are on."""
+    tensor, stages = config.parallel.tensor, config.parallel.pipeline
+    data, per_node = config.data_parallel_size(config.cluster.num_processes), config.cluster.processes_per_node
+    ranks = {
+        "tensor": range(tensor),
+        "data": range(0, tensor * data, tensor),
+        "pipeline": range(0, tensor * data * stages, tensor * data),
+    }
+    return {axis: {"ranks": list(group), "nodes": sorted({rank // per_node for rank in group})} for axis, group in ranks.items()}

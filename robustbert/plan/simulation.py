@@ -47,11 +47,9 @@ def simulate_positions(config: RunConfig, num_processes: int) -> Iterator[Positi
 
     config.model.vocab_size must be set.
     """
-    parallel = config.parallel
-    data_size = config.data_parallel_size(num_processes)
-    for pipeline in range(parallel.pipeline):
-        for tensor in range(parallel.tensor):
-            yield simulate(config, num_processes, rank=pipeline * parallel.tensor * data_size + tensor)
+    for stage in range(config.parallel.pipeline):
+        for tensor in range(config.parallel.tensor):
+            yield simulate(config, num_processes, rank=first_rank_of_stage(config, num_processes, stage) + tensor)
 
 
 def simulate(config: RunConfig, num_processes: int, rank: int) -> Position:
@@ -73,6 +71,11 @@ class StepRecord:
     micro_batch: Work  # of one micro-batch, on average
     end_of_step: Work  # after the last micro-batch, the weights' update left out
     axes: dict[tuple[int, ...], str]  # which axis of the layout a group of ranks lies on
+
+
+def first_rank_of_stage(config: RunConfig, num_processes: int, stage: int) -> int:
+    """The global rank that is the first of a pipeline stage."""
+    return stage * config.parallel.tensor * config.data_parallel_size(num_processes)
 
 
 def simulate_step(config: RunConfig, num_processes: int, rank: int, kernels: str = "cuda") -> StepRecord:

@@ -1,0 +1,166 @@
+"""The time of a step, from what its operators and collectives were seen to do and what a kind of machine can do.
+
+An operator takes the longer of its products at the rate of large ones and its bytes at the memory's rate; a host that
+starts operators one by one sets a floor. A collective takes its bytes over the narrowest link of its ring, and latencies.
+These are projections: nothing here has been measured on the hardware that it speaks of.
+"""
+
+import math
+from collections import Counter
+from dataclasses import astuple, dataclass
+
+from robustbert.config import RunConfig
+from robustbert.plan.hardware import HardwareProfile
+from robustbert.plan.simulation import StepRecord
+from robustbert.plan.trace import Collective, Work
+
+# A process' bytes on the wire for a message of one byte, among n processes; and how often its ring is gone round.
+_WIRE = {
+    "all_reduce": lambda n: 2 * (n - 1) / n,
+    "all_gather": lambda n: (n - 1) / n,
+    "reduce_scatter": lambda n: (n - 1) / n,
+    "broadcast": lambda n: 1.0,
+    "send": lambda n: 1.0,
+    "receive": lambda n: 0.0,
+}
+_ADAM_BYTES = 28  # of an owned parameter: gradient, weight, two moments read; weight and moments written
+_BACKWARD_SHARE = 2 / 3
+
+
+@dataclass(frozen=True)
+class Traffic:
+    """A step's collectives of one kind on one axis, of one process."""
+
+    axis: str
+    kind: str
+    group_size: int
+    calls: int
+    message_bytes: int
+    wire_bytes: float  # out of the process
+    crosses_nodes: bool
+    seconds: float
+
+
+@dataclass(frozen=True)
+class StepParts:
+    """What a step of one process costs. Seconds and operations of one micro-batch, then of what comes once a step; bytes."""
+
+    compute_s: float
+    tensor_s: float  # collectives within a layer: nothing hides them
+    send_s: float  # to the next pipeline stages and back
+    flops: float  # really done: with what recomputation and every tensor-parallel rank repeats
+    reduction_s: float  # of the gradients over data parallelism; it hides behind the last backward pass
+    gathering_s: float  # of the updated weights, with the distributed optimizer
+    embedding_s: float  # the tied embedding's two copies, and other small things
+    optimizer_s: float
+    kept_bytes: float  # weights, gradients, optimizer
+    activation_bytes: float  # the peak
+
+    def __add__(self, other: "StepParts") -> "StepParts":
+        return StepParts(*(mine + others for mine, others in zip(astuple(self), astuple(other))))
+
+    def __mul__(self, factor: float) -> "StepParts":
+        return StepParts(*(factor * value for value in astuple(self)))
+
+
+@dataclass(frozen=True)
+class StepTime:
+    """Seconds of a step and its parts, whose sum is `total_s`."""
+
+    compute_s: float  # all micro-batches of a process
+    tensor_s: float
+    pipeline_s: float  # sends between stages, and the bubble: 1F1B waits for stages - 1 micro-batches
+    data_s: float  # what the last backward pass does not hide of the reduction, and the weights' gathering
+    optimizer_s: float
+
+    @property
+    def total_s(self) -> float:
+        return sum(astuple(self))
+
+
+def step_time(parts: StepParts, num_micro_batches: int, num_stages: int) -> StepTime:
+    """The parts put together, as if every stage were like this one."""
+    bubble = (num_stages - 1) * (parts.compute_s + parts.tensor_s)
+    return StepTime(
+        compute_s=parts.compute_s * num_micro_batches,
+        tensor_s=parts.tensor_s * num_micro_batches,
+        pipeline_s=parts.send_s * num_micro_batches + bubble,
+        data_s=max(0.0, parts.reduction_s - _BACKWARD_SHARE * parts.compute_s) + parts.gathering_s + parts.embedding_s,
+        optimizer_s=parts.optimizer_s,
+    )
+
+
+def traffic_of(record: StepRecord, num_micro_batches: int, hardware: HardwareProfile) -> list[Traffic]:
+    """Every kind of collective of a step, largest first; of the process' place in its node."""
+    parts = Counter()
+    for work, times in ((record.micro_batch, num_micro_batches), (record.end_of_step, 1)):
+        for collective in work.collectives:
+            parts[collective] += times
+    merged: dict[tuple, list] = {}
+    for collective, calls in parts.items():
+        key = (axis_of(collective, record), collective.kind, collective.ranks)
+        entry = merged.setdefault(key, [0, 0, 0.0, 0.0])
+        entry[0] += calls
+        entry[1] += calls * collective.num_bytes
+        entry[2] += calls * collective.num_bytes * _WIRE[collective.kind](len(collective.ranks))
+        entry[3] += calls * collective_seconds(collective, record.position.rank, hardware)
+    found = [
+        Traffic(axis, kind, len(ranks), *entry[:3], _crosses_nodes(ranks, hardware), entry[3])
+        for (axis, kind, ranks), entry in merged.items()
+    ]
+    return sorted(found, key=lambda traffic: -traffic.wire_bytes)
+
+
+def axis_of(collective: Collective, record: StepRecord) -> str:
+    """The axis of the layout along which a collective runs; "job" for the whole of it."""
+    axis = record.axes.get(collective.ranks, "job")
+    return "pipeline" if collective.kind in ("send", "receive") else axis
+
+
+def collective_seconds(collective: Collective, rank: int, hardware: HardwareProfile) -> float:
+    """By a ring over all of a node's links; a group that has r of a node's processes has r shares of its network."""
+    size = len(collective.ranks)
+    wire = collective.num_bytes * _WIRE[collective.kind](size)
+    if not _crosses_nodes(collective.ranks, hardware):
+        return wire / hardware.link_bytes_per_s + math.ceil(math.log2(size)) * hardware.link_latency_s
+    node = rank // hardware.processes_per_node
+    beside = sum(other // hardware.processes_per_node == node for other in collective.ranks)
+    rate = min(hardware.link_bytes_per_s, hardware.network_bytes_per_s * beside / hardware.processes_per_node)
+    return wire / rate + math.ceil(math.log2(size)) * hardware.network_latency_s
+
+
+def compute_seconds(work: Work, precision: str, hardware: HardwareProfile) -> float:
+    """All operators of the work, one after the other."""
+    sixteen = precision if precision != "fp32" else "fp16"
+    rates = {True: hardware.matmul_flops.of(sixteen), False: hardware.matmul_flops.fp32}
+    kernels = sum(max(flops / rates[is_16_bit], moved / hardware.memory_bytes_per_s) for flops, moved, is_16_bit in work.operators)
+    return max(kernels, len(work.operators) * hardware.operator_s)
+
+
+def step_parts(record: StepRecord, config: RunConfig, num_processes: int, hardware: HardwareProfile) -> StepParts:
+    """The costs of the process that was recorded."""
+    traffic = traffic_of(record, 1, hardware)
+
+    def seconds(*axes: str, kinds: tuple[str, ...] = tuple(_WIRE)) -> float:
+        return sum(part.seconds for part in traffic if part.axis in axes and part.kind in kinds)
+
+    owned = record.position.num_parameters
+    if config.parallel.distributed_optimizer:
+        owned /= config.data_parallel_size(num_processes)
+    once = compute_seconds(record.end_of_step, config.precision, hardware)
+    return StepParts(
+        compute_s=compute_seconds(record.micro_batch, config.precision, hardware),
+        tensor_s=seconds("tensor"),
+        send_s=seconds("pipeline"),
+        flops=record.micro_batch.flops,
+        reduction_s=seconds("data", kinds=("all_reduce", "reduce_scatter")),
+        gathering_s=seconds("data", kinds=("all_gather",)),
+        embedding_s=seconds("embedding", "job"),
+        optimizer_s=once + owned * _ADAM_BYTES / hardware.memory_bytes_per_s,
+        kept_bytes=record.position.total_bytes,
+        activation_bytes=record.activation_bytes,
+    )
+
+
+def _crosses_nodes(ranks: tuple[int, ...], hardware: HardwareProfile) -> bool:
+    return len({rank // hardware.processes_per_node for rank in ranks}) > 1
