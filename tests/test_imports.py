@@ -21,7 +21,7 @@ MAY_IMPORT = {
     "convert": FOUNDATION | {"device", "parallel", "model", "data", "checkpoint"},
     "testing": FOUNDATION,
     "throughput": {"config"},
-    "plan": FOUNDATION | {"device", "parallel", "model", "optim", "throughput"},
+    "plan": FOUNDATION | {"device", "parallel", "model", "data", "optim", "throughput"},
     "inspection": {"config", "checkpoint", "data"},
     "train": FOUNDATION | {"device", "parallel", "model", "data", "optim", "checkpoint", "convert", "throughput"},
 }

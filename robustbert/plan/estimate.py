@@ -45,7 +45,8 @@ class Traffic:
 class StepParts:
     """What a step of one process costs. Seconds and operations of one micro-batch, then of what comes once a step; bytes."""
 
-    compute_s: float
+    kernels_s: float  # operators, each as long as the device needs for it
+    starts_s: float  # the host's time to start them
     tensor_s: float  # collectives within a layer: nothing hides them
     send_s: float  # to the next pipeline stages and back
     flops: float  # really done: with what recomputation and every tensor-parallel rank repeats
@@ -55,6 +56,11 @@ class StepParts:
     optimizer_s: float
     kept_bytes: float  # weights, gradients, optimizer
     activation_bytes: float  # the peak
+
+    @property
+    def compute_s(self) -> float:
+        """The host runs ahead of the device, or the device waits for the host."""
+        return max(self.kernels_s, self.starts_s)
 
     def __add__(self, other: "StepParts") -> "StepParts":
         return StepParts(*(mine + others for mine, others in zip(astuple(self), astuple(other))))
@@ -130,11 +136,15 @@ def collective_seconds(collective: Collective, rank: int, hardware: HardwareProf
 
 
 def compute_seconds(work: Work, precision: str, hardware: HardwareProfile) -> float:
-    """All operators of the work, one after the other."""
+    """All operators of the work, one after the other, started by a host that may be slower than they are."""
+    return max(kernel_seconds(work, precision, hardware), len(work.operators) * hardware.operator_s)
+
+
+def kernel_seconds(work: Work, precision: str, hardware: HardwareProfile) -> float:
+    """All operators of the work, each the longer of its products and its bytes."""
     sixteen = precision if precision != "fp32" else "fp16"
     rates = {True: hardware.matmul_flops.of(sixteen), False: hardware.matmul_flops.fp32}
-    kernels = sum(max(flops / rates[is_16_bit], moved / hardware.memory_bytes_per_s) for flops, moved, is_16_bit in work.operators)
-    return max(kernels, len(work.operators) * hardware.operator_s)
+    return sum(max(flops / rates[is_16_bit], moved / hardware.memory_bytes_per_s) for flops, moved, is_16_bit in work.operators)
 
 
 def step_parts(record: StepRecord, config: RunConfig, num_processes: int, hardware: HardwareProfile) -> StepParts:
@@ -149,7 +159,8 @@ def step_parts(record: StepRecord, config: RunConfig, num_processes: int, hardwa
         owned /= config.data_parallel_size(num_processes)
     once = compute_seconds(record.end_of_step, config.precision, hardware)
     return StepParts(
-        compute_s=compute_seconds(record.micro_batch, config.precision, hardware),
+        kernels_s=kernel_seconds(record.micro_batch, config.precision, hardware),
+        starts_s=len(record.micro_batch.operators) * hardware.operator_s,
         tensor_s=seconds("tensor"),
         send_s=seconds("pipeline"),
         flops=record.micro_batch.flops,

@@ -67,9 +67,19 @@ def nearest_that_fits(
     for layout in sorted(layouts, key=lambda layout: distance[id(layout)]):
         say(f"looking for one that fits: tensor {layout.parallel.tensor}, pipeline {layout.parallel.pipeline}, recompute {layout.parallel.recompute}")
         fitting = [c for c in _candidates(layout, hardware) if c.fits and c.micro_batch_size <= rows]
-        if fitting:
-            return max(fitting, key=lambda candidate: candidate.micro_batch_size)
+        for candidate in sorted(fitting, key=lambda candidate: -candidate.micro_batch_size):
+            if _fits_in_whole(with_candidate(config, candidate), hardware):
+                return candidate
     return None
+
+
+def _fits_in_whole(config: RunConfig, hardware: HardwareProfile) -> bool:
+    processes = config.cluster.num_processes
+    records = (
+        simulate_step(config, processes, first_rank_of_stage(config, processes, stage), hardware.kernels)
+        for stage in range(config.parallel.pipeline)
+    )
+    return all(hardware.fits(record.position.total_bytes + record.activation_bytes) for record in records)
 
 
 def with_candidate(config: RunConfig, candidate: Candidate) -> RunConfig:

@@ -56,7 +56,7 @@ def simulate(config: RunConfig, num_processes: int, rank: int) -> Position:
     """Build what process `rank` of `num_processes` would build: its stage, gradient buffers, optimizer."""
     from torch._subclasses.fake_tensor import FakeTensorMode
 
-    with _fake_job(rank, num_processes), open_mesh(Device.detect(Job()), config.parallel) as mesh:
+    with fake_job(rank, num_processes), open_mesh(Device.detect(Job()), config.parallel) as mesh:
         with FakeTensorMode(allow_non_fake_inputs=True):
             model, optimizer = _build(config, mesh)
             return measure(model, optimizer, mesh)
@@ -86,7 +86,7 @@ def simulate_step(config: RunConfig, num_processes: int, rank: int, kernels: str
     """
     from torch._subclasses.fake_tensor import FakeTensorMode
 
-    with _fake_job(rank, num_processes), open_mesh(Device.detect(Job()), config.parallel) as mesh:
+    with fake_job(rank, num_processes), open_mesh(Device.detect(Job()), config.parallel) as mesh:
         with FakeTensorMode(allow_non_fake_inputs=True):
             model, optimizer = _build(config, mesh)
             position = measure(model, optimizer, mesh)
@@ -164,7 +164,7 @@ class _Storages:
 
 
 @contextlib.contextmanager
-def _fake_job(rank: int, num_processes: int):
+def fake_job(rank: int, num_processes: int):
     """torch.distributed as process `rank` of so many sees it; collectives return at once and move nothing."""
     from torch.testing._internal.distributed.fake_pg import FakeStore
 

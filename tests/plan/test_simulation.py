@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from robustbert.config import load_config
-from robustbert.plan.simulation import measure, simulate
+from robustbert.plan.simulation import measure, simulate, simulate_positions
 from robustbert.testing import run_on_ranks
 from tests.parallel.small_training import MODEL, Layout, Recipe, opened
 
@@ -41,10 +41,10 @@ def test_large_500k_for_1024_processes_is_built_within_two_minutes_and_8_gb():
 
 @pytest.mark.slow
 def test_every_position_of_a_three_way_layout_is_built():
-    found, _ = plan("parallel.tensor=8", "parallel.pipeline=4")
-    assert found["layout"]["data"] == 32 and len(found["positions"]) == 32
-    places = {(position["tensor"], position["pipeline"]) for position in found["positions"]}
-    assert places == {(tensor, pipeline) for tensor in range(8) for pipeline in range(4)}
+    words = ["model.vocab_size=50265", "parallel.tensor=8", "parallel.pipeline=4"]
+    config = load_config(ROOT / "configs/large_500k.yaml", words)
+    places = [(position.tensor, position.pipeline) for position in simulate_positions(config, 1024)]
+    assert len(places) == 32 and set(places) == {(tensor, pipeline) for tensor in range(8) for pipeline in range(4)}
 
 
 def check_real(job, layout, recipe):
