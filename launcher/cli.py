@@ -69,6 +69,7 @@ def build_parsers() -> tuple[argparse.ArgumentParser, dict[str, argparse.Argumen
         return verbs[name]
 
     _add_submit(verb)
+    _add_doctor(verb)
     _add_run_verbs(verb)
     supervise = verb(
         "supervise",
@@ -119,6 +120,24 @@ def _add_submit(verb: Callable) -> None:
     plan.add_argument(
         "--node-days", type=float, metavar="N", help="days of a node between its failures (default: 264, of a published run)"
     )
+
+
+def _add_doctor(verb: Callable) -> None:
+    doctor = verb(
+        "doctor",
+        "are the nodes of a run fit for it? rates, versions, space, data; slow ones are named",
+        "  launcher doctor configs/quickstart.yaml\n"
+        "  launcher doctor my.yaml --scheduler mpi cluster.hostfile=hosts.txt cluster.nodes=4 --exclude-file slow.txt",
+    )
+    doctor.add_argument("config", metavar="CONFIG", help="the run's YAML file")
+    doctor.add_argument("overrides", metavar="section.key=value", nargs="*", help="replaces a value of the file")
+    doctor.add_argument("--scheduler", metavar="NAME", help="local, mpi, slurm (inside an allocation)")
+    doctor.add_argument("--json", action="store_true", help="for a script")
+    doctor.add_argument(
+        "--slow-below", type=float, default=0.8, metavar="SHARE", help="of the nodes' median rate (default: 0.8)"
+    )
+    doctor.add_argument("--megabytes", type=int, default=256, metavar="N", help="written and copied as a test (default: 256)")
+    doctor.add_argument("--exclude-file", metavar="FILE", help="add the names of unfit nodes to this file, one a line")
 
 
 def _add_run_verbs(verb: Callable) -> None:
@@ -175,6 +194,12 @@ def _plan(options: argparse.Namespace, programs: Programs) -> int:
     return plan(options)
 
 
+def _doctor(options: argparse.Namespace, programs: Programs) -> int:
+    from launcher.doctor.command import doctor
+
+    return doctor(options)
+
+
 def _supervise(options: argparse.Namespace, programs: Programs) -> int:
     from launcher.supervise import supervise
 
@@ -186,6 +211,7 @@ def _supervise(options: argparse.Namespace, programs: Programs) -> int:
 _HANDLERS = {
     "submit": _submit,
     "plan": _plan,
+    "doctor": _doctor,
     "resume": _resume,
     "status": _control("status"),
     "logs": _control("logs"),

@@ -22,6 +22,7 @@ MAY_IMPORT = {
     "testing": FOUNDATION,
     "throughput": {"config"},
     "plan": FOUNDATION | {"device", "parallel", "model", "data", "optim", "throughput"},
+    "diagnosis": FOUNDATION | {"device"},
     "inspection": {"config", "checkpoint", "data"},
     "train": FOUNDATION | {"device", "parallel", "model", "data", "optim", "checkpoint", "convert", "throughput"},
 }

@@ -26,10 +26,10 @@ def check(config: RunConfig) -> None:
 
 
 def node_names(config: RunConfig) -> list[str]:
-    """All hosts, those beyond cluster.nodes are spare. ConfigError names the line of a hostfile that is wrong."""
-    if config.cluster.hostfile is None:
-        return list(config.cluster.hosts)
-    return read_hostfile(Path(config.cluster.hostfile))
+    """All hosts but those of cluster.exclude; those beyond cluster.nodes are spare. ConfigError names the line of a hostfile that is wrong."""
+    cluster = config.cluster
+    hosts = cluster.hosts if cluster.hostfile is None else read_hostfile(Path(cluster.hostfile))
+    return [host for host in hosts if host not in cluster.exclude]
 
 
 def read_hostfile(path: Path) -> list[str]:

@@ -64,6 +64,7 @@ class ClusterConfig:
     hosts: tuple[str, ...] = ()  # of the scheduler mpi; those beyond `nodes` are spare
     hostfile: str | None = None  # of the scheduler mpi: one host a line, instead of `hosts`
     remote_shell: str = "ssh"  # of the scheduler mpi: called as REMOTE_SHELL HOST COMMAND...
+    exclude: tuple[str, ...] = ()  # nodes that the job must not get; of the schedulers mpi and slurm
     # Of the scheduler slurm:
     spare_nodes: int = 0  # allocated beside `nodes`, to take the place of one that fails
     gpus_per_node: int | None = None
@@ -72,7 +73,6 @@ class ClusterConfig:
     time_limit: str | None = None  # as Slurm writes it: minutes, HH:MM:SS, D-HH
     notice_s: int = 180  # before the time limit: the run is told to save and goes back to the queue
     requeue: bool = True
-    exclude: tuple[str, ...] = ()  # nodes that the job must not get
     sbatch_options: tuple[str, ...] = ()  # anything else, such as --constraint=v100
 
     def __post_init__(self):

@@ -1,0 +1,1 @@
+"""What a machine is and how fast: measured before a run, on every node."""
