@@ -1,11 +1,13 @@
 """The plan for a terminal."""
 
+import math
 from itertools import groupby
 
 from robustbert.config import RunConfig
 from robustbert.plan.search import Candidate
 
 GIB = 2**30
+_PREFIXES = ("", "k", "M", "G", "T", "P", "E", "Z")
 
 
 def describe_plan(config: RunConfig, plan: dict) -> str:
@@ -31,7 +33,7 @@ def _layout(config: RunConfig, plan: dict) -> list[str]:
     layout = plan["layout"]
     sequence = ", sequence parallel" if layout["sequence"] else ""
     lines = [
-        f"layout          {plan['processes']} processes on {plan['nodes']} nodes = tensor {layout['tensor']} x pipeline "
+        f"layout          {_count(plan['processes'], 'process')} on {_count(plan['nodes'], 'node')} = tensor {layout['tensor']} x pipeline "
         f"{layout['pipeline']} x data {layout['data']}{sequence}",
     ]
     for axis, group in plan["groups"].items():
@@ -39,10 +41,10 @@ def _layout(config: RunConfig, plan: dict) -> list[str]:
             lines.append(f"  {axis:<13} ranks {_short(group['ranks'])} on {_places(group['nodes'])}, and so on")
     return [
         *lines,
-        f"a step          {plan['micro_batches_a_step']} micro-batches of {config.train.micro_batch_size} a process, "
-        f"{plan['tokens_a_step']:,} tokens; {plan['model_flops_a_step'] / 1e15:,.3f} PFLOP of the model (head at masked positions "
-        f"only), {plan['hardware_flops_a_step'] / 1e15:,.3f} done (recompute: {layout['recompute']})",
-        f"the whole run   {config.train.steps:,} steps, {plan['model_flops_in_all'] / 1e21:,.3f} ZFLOP",
+        f"a step          {_count(plan['micro_batches_a_step'], 'micro-batch')} of {config.train.micro_batch_size} a process, "
+        f"{plan['tokens_a_step']:,} tokens; {_flop(plan['model_flops_a_step'])} of the model (head at masked positions "
+        f"only), {_flop(plan['hardware_flops_a_step'])} done (recompute: {layout['recompute']})",
+        f"the whole run   {config.train.steps:,} steps, {_flop(plan['model_flops_in_all'])}",
     ]
 
 
@@ -113,6 +115,17 @@ def _alike(rows: list[dict]) -> list[tuple[str, dict]]:
         first, *others = group
         lines.append((f"{first['tensor']}-{others[-1]['tensor']}" if others else str(first["tensor"]), first))
     return lines
+
+
+def _count(number: int, noun: str) -> str:
+    ending = "" if number == 1 else "es" if noun.endswith(("s", "ch")) else "s"
+    return f"{number:,} {noun}{ending}"
+
+
+def _flop(number: float) -> str:
+    """For instance `8.431 PFLOP`."""
+    power = min(int(math.log10(number)) // 3, len(_PREFIXES) - 1)
+    return f"{number / 1000**power:,.3f} {_PREFIXES[power]}FLOP"
 
 
 def _short(values: list[int]) -> str:
