@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 
 from robustbert.config import ConfigError, RunConfig
 
+THIS_MACHINE = "localhost"  # what the scheduler `local` calls its node: it needs no check
 _CHECKS_AT_ONCE = 32
 
 
@@ -43,7 +44,7 @@ class NodePool:
         is left out of this attempt only: it may be back at the next one.
         """
         wanted = self.config.cluster.nodes
-        if len(self.names) == 1:
+        if self.names == [THIS_MACHINE]:
             return self.names
         candidates = [name for name in self.names if name not in self.left_out]
         with ThreadPoolExecutor(_CHECKS_AT_ONCE) as threads:
@@ -58,7 +59,7 @@ class NodePool:
                 return fit[:number]
         reasons = "; ".join(f"{name}: {reason}" for name, reason in (self.left_out | unfit).items())
         raise TooFewNodes(
-            f"{len(fit)} of {len(self.names)} nodes are left and the run needs {least} (cluster.nodes, or "
+            f"{len(fit)} of {len(self.names)} node{'s are' if len(self.names) > 1 else ' is'} left and the run needs {least} (cluster.nodes, or "
             f"fault_tolerance.min_nodes for fewer) in a layout that divides; left out: {reasons or 'none'}"
         )
 

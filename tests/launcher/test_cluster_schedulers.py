@@ -1,7 +1,9 @@
 """The commands and scripts for clusters: pure, quoted, complete."""
 
+import os
 import shlex
 import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -9,6 +11,8 @@ import pytest
 from launcher.schedulers import mpi, slurm
 from robustbert.config import ConfigError, load_config
 from tests.launcher.conftest import CONFIG
+
+ROOT = Path(__file__).resolve().parents[2]
 
 
 @pytest.fixture
@@ -117,3 +121,23 @@ def test_a_command_on_a_node_is_quoted_for_its_shell(make_config):
 def test_hostile_or_mistyped_values_are_refused(key, value, message, make_config):
     with pytest.raises(ConfigError, match=message):
         make_config(**{key: value})
+
+
+@pytest.mark.parametrize("hosts", ["[n1]", "[n1, n2]"])
+def test_hosts_that_cannot_be_reached_end_a_run_with_one_line_that_names_them(hosts, tmp_path):
+    shell = tmp_path / "shell"
+    shell.write_text("#!/bin/sh\necho \"ssh: connect to host $1 port 22: No route to host\" >&2\nexit 255\n")
+    shell.chmod(0o755)
+    (tmp_path / "text.txt").write_text("A sentence of the corpus.\n\n\nAnother document.\n")
+    (tmp_path / "run.yaml").write_text(
+        "model: {num_layers: 2, hidden_size: 32, ffn_hidden_size: 64, num_attention_heads: 2}\n"
+        "data: {tokenizer: {train: {vocab_size: 262}}, train: [{text: text.txt}], sequence_length: 64}\n"
+        f"cluster: {{scheduler: mpi, hosts: {hosts}, remote_shell: {shell}}}\n"
+        "train: {global_batch_size: 64, micro_batch_size: 8, steps: 4}\noptim: {warmup_steps: 1}\n"
+    )
+    environment = os.environ | {"PYTHONPATH": str(ROOT)}
+    command = [sys.executable, "-m", "launcher", "submit", "run.yaml"]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=60, env=environment)
+    (line,) = (line for line in (done.stdout + done.stderr).splitlines() if line.startswith("failed:"))
+    assert done.returncode == 1
+    assert all(f"{host}: not reached: ssh: connect to host {host}" in line for host in hosts.strip("[]").split(", "))
