@@ -1,7 +1,8 @@
-"""Runs a job on this machine: Open MPI's mpirun starts its processes."""
+"""Runs a job on this machine: mpirun (of Open MPI or MPICH) starts its processes."""
 
 from pathlib import Path
 
+from launcher.schedulers.mpich import hydra_command, is_hydra
 from launcher.schedulers.open_mpi import find_starter, mpirun_command
 from robustbert.config import ConfigError, RunConfig
 
@@ -27,7 +28,10 @@ def build_command(
     config: RunConfig, run_path: Path, python: str, starter: str, worker: str, nodes: list[str]
 ) -> list[str]:
     """The command that starts every process of the job; pure, its arguments need no shell."""
+    program = [python, "-m", worker, str(run_path)]
+    if is_hydra(starter):
+        return hydra_command(starter, nodes, config.cluster.num_processes, program, ("-launcher", "fork"))
     # Its search for fabrics takes a second; on one machine none is needed.
     return mpirun_command(
-        starter, nodes, config.cluster.num_processes, [python, "-m", worker, str(run_path)], ("--mca", "btl", "^ofi")
+        starter, nodes, config.cluster.num_processes, program, ("--mca", "btl", "^ofi")
     )

@@ -1,9 +1,10 @@
-"""Runs a job on several hosts: Open MPI's mpirun starts its processes through ssh."""
+"""Runs a job on several hosts: mpirun (of Open MPI or MPICH) starts its processes through ssh."""
 
 import re
 import shutil
 from pathlib import Path
 
+from launcher.schedulers.mpich import hydra_command, is_hydra
 from launcher.schedulers.open_mpi import find_starter, mpirun_command
 from robustbert.config import ConfigError, RunConfig
 
@@ -57,10 +58,14 @@ def build_command(
     config: RunConfig, run_path: Path, python: str, starter: str, worker: str, nodes: list[str]
 ) -> list[str]:
     """The command that starts every process of the job on these nodes; pure, its arguments need no shell."""
+    program = [python, "-m", worker, str(run_path)]
+    if is_hydra(starter):
+        by_ssh = ("-launcher", "ssh", "-launcher-exec", config.cluster.remote_shell)
+        return hydra_command(starter, nodes, config.cluster.processes_per_node, program, by_ssh)
     agent = ("--prtemca", "plm_ssh_agent", config.cluster.remote_shell)
     keepalive = (word for name, value in _KEEPALIVE.items() for word in ("--prtemca", name, str(value)))
     return mpirun_command(
-        starter, nodes, config.cluster.processes_per_node, [python, "-m", worker, str(run_path)], (*agent, *keepalive)
+        starter, nodes, config.cluster.processes_per_node, program, (*agent, *keepalive)
     )
 
 

