@@ -19,7 +19,7 @@ RUN = (
     "model: {num_layers: 2, hidden_size: 32, ffn_hidden_size: 64, num_attention_heads: 2}\n"
     "data: {tokenizer: {train: {vocab_size: 262}}, train: [{text: text.txt}], sequence_length: 64}\n"
     "cluster: {processes_per_node: 2}\noptim: {warmup_steps: 1}\n"
-    "train: {global_batch_size: 64, micro_batch_size: 8, steps: 100000}\n"
+    "train: {global_batch_size: 64, micro_batch_size: 8, steps: 100000, log_interval: 2}\n"
 )
 
 
