@@ -69,6 +69,7 @@ def build_parsers() -> tuple[argparse.ArgumentParser, dict[str, argparse.Argumen
         return verbs[name]
 
     _add_submit(verb)
+    _add_plan(verb)
     _add_doctor(verb)
     _add_run_verbs(verb)
     supervise = verb(
@@ -100,6 +101,9 @@ def _add_submit(verb: Callable) -> None:
         "--dry-run", action="store_true", help="print the layout, the commands, the configuration; change nothing"
     )
     submit.add_argument("--detach", action="store_true", help="run in the background")
+
+
+def _add_plan(verb: Callable) -> None:
     plan = verb(
         "plan",
         "the layout of a run, its memory, work and traffic, and projections of its time, cost and failures",

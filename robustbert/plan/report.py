@@ -40,9 +40,7 @@ def build_plan(
     reliability = estimate_reliability(
         run_s, time.total_s, config.checkpoint.interval, config.cluster.nodes, save_s, hardware.restart_s, node_days
     )
-    needed = [
-        _need(position, stages[position.pipeline], hardware) for position in positions
-    ]
+    needed = [_need(position, stages[position.pipeline], hardware) for position in positions]
     return {
         "hardware": hardware.name,
         "processes": processes,

@@ -60,7 +60,7 @@ class StepTrace(TorchDispatchMode):
         kwargs = kwargs or {}
         name = function.overloadpacket.__name__
         if function is aten._local_scalar_dense.default and _is_fake(args[0]):
-            return {True: 0.0, False: 1}[args[0].is_floating_point()] if args[0].dtype != torch.bool else True
+            return _assumed_value(args[0].dtype)
         if function.namespace == "c10d":
             self._count_collective(name, args)
             if name in _UNKNOWN_TO_FAKE_GROUPS and _is_fake(args[0][0]):
@@ -111,6 +111,13 @@ class StepTrace(TorchDispatchMode):
         ranks = tuple(dist.get_process_group_ranks(dist.ProcessGroup.unbox(group)))
         if len(ranks) > 1:
             self.work.collectives.append(Collective(kind, ranks, find_bytes(args)))
+
+
+def _assumed_value(dtype: torch.dtype) -> bool | float | int:
+    """What a program is told that asks for a fake tensor's value: all is well, nothing overflowed, one of them is there."""
+    if dtype == torch.bool:
+        return True
+    return 0.0 if dtype.is_floating_point else 1
 
 
 def _is_fake(tensor) -> bool:
