@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks.published_figures import compare
+from benchmarks.published_figures import compare_with_deepspeed
 from robustbert.config import ConfigError, load_config
 from robustbert.plan.estimate import StepParts, collective_seconds, compute_seconds, step_parts, step_time
 from robustbert.plan.hardware import load_profile, profile_names
@@ -118,8 +118,5 @@ def test_what_cannot_fit_is_refused_with_the_nearest_layout_that_does(tmp_path):
 
 @pytest.mark.slow
 def test_published_figures_that_nothing_was_fitted_to():
-    roberta, _, at_512, at_128, minutes = compare()
-    assert roberta.ratio == pytest.approx(1, abs=0.01)
-    assert at_512.ratio == pytest.approx(1, abs=0.25)
-    assert at_128.ratio == pytest.approx(1, abs=0.25)
-    assert minutes.ratio == pytest.approx(1, abs=0.25)
+    for comparison in compare_with_deepspeed():  # the paper's own 9.5 TFLOP/s: tests/plan/test_simulation.py
+        assert comparison.ratio == pytest.approx(1, abs=0.25), comparison
