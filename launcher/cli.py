@@ -131,7 +131,7 @@ def _add_doctor(verb: Callable) -> None:
         "doctor",
         "are the nodes of a run fit for it? rates, versions, space, data; slow ones are named",
         "  launcher doctor configs/quickstart.yaml\n"
-        "  launcher doctor my.yaml --scheduler mpi cluster.hostfile=hosts.txt cluster.nodes=4 --exclude-file slow.txt",
+        "  launcher doctor my.yaml --scheduler mpi cluster.hostfile=hosts.txt cluster.nodes=4 --exclude-file unfit.yaml",
     )
     doctor.add_argument("config", metavar="CONFIG", help="the run's YAML file")
     doctor.add_argument("overrides", metavar="section.key=value", nargs="*", help="replaces a value of the file")
@@ -141,7 +141,9 @@ def _add_doctor(verb: Callable) -> None:
         "--slow-below", type=float, default=0.8, metavar="SHARE", help="of the nodes' median rate (default: 0.8)"
     )
     doctor.add_argument("--megabytes", type=int, default=256, metavar="N", help="written and copied as a test (default: 256)")
-    doctor.add_argument("--exclude-file", metavar="FILE", help="add the names of unfit nodes to this file, one a line")
+    doctor.add_argument(
+        "--exclude-file", metavar="FILE", help='add unfit nodes to this YAML list, for cluster.exclude="$(cat FILE)"'
+    )
 
 
 def _add_run_verbs(verb: Callable) -> None:

@@ -5,10 +5,8 @@ import json
 import os
 import shlex
 import shutil
-import subprocess
 import sys
 import tempfile
-import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
@@ -16,14 +14,14 @@ from dataclasses import asdict
 from pathlib import Path
 from types import ModuleType
 
+from launcher.doctor.job import measure_all_reduce
 from launcher.doctor.judgement import Answer, Verdict, judge
-from launcher.job_env import rank_environment
+from launcher.doctor.remote import ask_node
 from launcher.programs import python_path
 from launcher.schedulers import find_scheduler, has_queue
-from robustbert.config import ConfigError, RunConfig, dump_config, load_config
+from robustbert.config import ConfigError, RunConfig, dump_config, dump_names, load_config, load_names
 
 NODE_TIMEOUT_S = 180
-ALL_REDUCE_TIMEOUT_S = 300
 _AT_ONCE = 32
 
 
@@ -34,11 +32,13 @@ def doctor(options: argparse.Namespace) -> int:
     scheduler = find_scheduler(config.cluster.scheduler)
     scheduler.check(config)
     starter = scheduler.find_starter()
-    if has_queue(scheduler) and "SLURM_JOB_ID" not in os.environ:
+    if has_queue(scheduler) and not scheduler.is_inside_allocation():
+        again = ["launcher", *sys.argv[1:]]
         raise ConfigError(
-            f"the nodes are not known before there is an allocation; ask for one and run this in it: salloc "
-            f"--nodes={config.cluster.nodes + config.cluster.spare_nodes} launcher doctor {shlex.quote(options.config)}"
+            "the nodes are not known before there is an allocation; run this in one: "
+            f"{scheduler.allocation_command(config, again)}"
         )
+    known = load_names(options.exclude_file) if options.exclude_file else []
     nodes = scheduler.node_names(config)
     with _shared_folder(config) as folder:
         with ThreadPoolExecutor(_AT_ONCE) as threads:
@@ -47,92 +47,68 @@ def doctor(options: argparse.Namespace) -> int:
         fit = [verdict.node for verdict in verdicts if verdict.is_fit][: config.cluster.nodes]
         reduction: dict | str = f"not measured: {len(fit)} of the {config.cluster.nodes} nodes needed are fit"
         if len(fit) == config.cluster.nodes:
-            reduction = _measure_all_reduce(config, scheduler, starter, fit, folder)
-    excluded = [verdict.node for verdict in verdicts if not verdict.is_fit]
+            reduction = measure_all_reduce(config, scheduler, starter, fit, folder)
+    unfit = [verdict.node for verdict in verdicts if not verdict.is_fit]
+    # What is excluded already stays so: an override replaces the configuration's list. This machine cannot be left out.
+    excluded = list(dict.fromkeys([*config.cluster.exclude, *unfit])) if unfit and hasattr(scheduler, "remote_command") else []
     if options.json:
         rows = [asdict(answer) | {"reasons": verdict.reasons} for answer, verdict in zip(answers, verdicts)]
         print(json.dumps({"nodes": rows, "all_reduce": reduction, "exclude": excluded}, indent=1))
     else:
-        print(describe(answers, verdicts, reduction))
+        print(describe(answers, verdicts, reduction, excluded))
     if options.exclude_file and excluded:
-        merge_exclusions(Path(options.exclude_file), excluded)
-    return 0 if not excluded and isinstance(reduction, dict) else 1
+        Path(options.exclude_file).write_text(dump_names([*known, *excluded]), encoding="utf-8")
+    return 0 if not unfit and isinstance(reduction, dict) else 1
 
 
-def describe(answers: list[Answer], verdicts: list[Verdict], reduction: dict | str) -> str:
-    """A table of the nodes, the all-reduce, and how to leave out what is not fit."""
-    lines = [f"{'node':<20} {'products':>14} {'memory':>11} {'disk':>11} {'free memory':>12} {'free disk':>11}  verdict"]
+def describe(answers: list[Answer], verdicts: list[Verdict], reduction: dict | str, excluded: list[str]) -> str:
+    """A table of the nodes, what is alike on them, the all-reduce, and how to leave out what is not fit."""
+    names = ("products", "memory", "disk", "free memory", "free disk", "clock")
+    widths = (14, 11, 11, 12, 12, 15)
+    lines = [f"{'node':<20} " + " ".join(f"{name:>{width}}" for name, width in zip(names, widths)) + "  verdict"]
     for answer, verdict in zip(answers, verdicts):
-        rates = (answer.report or {}).get("rates", {})
-        free = (answer.report or {}).get("free_bytes", {})
+        if answer.report is None:
+            lines.append(f"{answer.node:<20} {'; '.join(verdict.reasons)}")
+            continue
+        rates, free = answer.report["rates"], answer.report["free_bytes"]
         cells = (
-            f"{answer.node:<20}",
-            f"{rates.get('matmul_flops_per_s', 0) / 1e12:>7.3f} TFLOP/s"[-14:].rjust(14),
-            *(f"{rates.get(name, 0) / 1e9:>6.2f} GB/s" for name in ("memory_bytes_per_s", "disk_bytes_per_s")),
-            *(f"{free.get(name, 0) / 2**30:>7.1f} GiB" for name in ("host_memory", "disk")),
+            _cell(rates.get("matmul_flops_per_s"), 1e12, "TFLOP/s", 3),
+            *(_cell(rates.get(name), 1e9, "GB/s", 2) for name in ("memory_bytes_per_s", "disk_bytes_per_s")),
+            *(_cell(free.get(name), 2**30, "GiB", 1) for name in ("host_memory", "disk")),
+            f"{answer.clock_difference_s:+.2f}+-{answer.clock_uncertainty_s:.2f} s",
         )
-        lines.append(" ".join(cells) + "  " + ("fit" if verdict.is_fit else "; ".join(verdict.reasons)))
+        shown = " ".join(f"{cell:>{width}}" for cell, width in zip(cells, widths))
+        lines.append(f"{answer.node:<20} {shown}  " + ("fit" if verdict.is_fit else "; ".join(verdict.reasons)))
     first = next((answer.report for answer in answers if answer.report), None)
     if first:
         lines.append("versions: " + ", ".join(f"{name} {version}" for name, version in first["versions"].items()))
-    if isinstance(reduction, dict):
+        lines.append(f"optimizer: {first['optimizer'] or 'not compared'}")
+    if isinstance(reduction, dict) and reduction["processes"] == 1:
+        lines.append("all-reduce: one process has nothing to reduce")
+    elif isinstance(reduction, dict):
         rates = ", ".join(f"{size} MiB {rate / 1e9:.2f} GB/s" for size, rate in reduction["bytes_per_s_of_mib"].items())
         lines.append(f"all-reduce of {reduction['processes']} processes ({reduction['backend']}, bus bandwidth): {rates}")
+        if "first_failure" in reduction:
+            lines.append(f"all-reduce: only the second start succeeded, the first {reduction['first_failure']}")
     else:
         lines.append(f"all-reduce {reduction}")
-    excluded = [verdict.node for verdict in verdicts if not verdict.is_fit]
     if excluded:
         lines.append(f"to leave them out: 'cluster.exclude=[{', '.join(excluded)}]'")
     return "\n".join(lines)
 
 
-def merge_exclusions(path: Path, nodes: list[str]) -> None:
-    """Add the nodes to a file with one name a line; what stands there stays."""
-    known = path.read_text(encoding="utf-8").split() if path.exists() else []
-    path.write_text("".join(f"{node}\n" for node in dict.fromkeys([*known, *nodes])), encoding="utf-8")
+def _cell(value: float | None, unit: float, name: str, digits: int) -> str:
+    return "-" if value is None else f"{value / unit:,.{digits}f} {name}"
 
 
 def _ask(config: RunConfig, scheduler: ModuleType, node: str, folder: Path, megabytes: int) -> Answer:
-    command = [sys.executable, "-m", "launcher.doctor.node_check", str(folder / "config.yaml"), str(folder), str(megabytes)]
-    words = ["env", f"PYTHONPATH={python_path()}", *command]
+    arguments = (str(folder / "config.yaml"), str(folder), os.getcwd(), str(megabytes), str(NODE_TIMEOUT_S))
+    threads = [f"OMP_NUM_THREADS={os.environ['OMP_NUM_THREADS']}"] if "OMP_NUM_THREADS" in os.environ else []
+    python = [sys.executable, "-m", "launcher.doctor.node_check", *arguments]
+    words = ["env", f"PYTHONPATH={python_path()}", *threads, *python]
     if hasattr(scheduler, "remote_command"):
         words = scheduler.remote_command(config, node, [shlex.quote(word) for word in words])
-    try:
-        done = subprocess.run(words, stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=NODE_TIMEOUT_S)
-    except subprocess.TimeoutExpired:
-        return Answer(node, None, f"no answer within {NODE_TIMEOUT_S} s")
-    except OSError as error:
-        return Answer(node, None, f"not reached: {error}")
-    answered_at = time.time()
-    lines = [line for line in done.stdout.splitlines() if line.startswith("{")]
-    if done.returncode or not lines:
-        last = (done.stderr.strip().splitlines() or [f"exit code {done.returncode}"])[-1]
-        return Answer(node, None, f"not reached, or its check failed: {last}")
-    report = json.loads(lines[-1])
-    return Answer(node, report, clock_difference_s=report["clock"] - answered_at)
-
-
-def _measure_all_reduce(config: RunConfig, scheduler: ModuleType, starter: str, nodes: list[str], folder: Path) -> dict | str:
-    command = scheduler.build_command(config, folder, sys.executable, starter, "launcher.doctor.all_reduce", nodes)
-    environment = rank_environment(
-        os.environ, config.cluster.processes_per_node, os.cpu_count() or 1, python_path(), in_allocation=has_queue(scheduler)
-    )
-    try:
-        done = subprocess.run(
-            command,
-            stdin=subprocess.DEVNULL,
-            capture_output=True,
-            text=True,
-            timeout=ALL_REDUCE_TIMEOUT_S,
-            env=environment,
-        )
-    except subprocess.TimeoutExpired:
-        return f"did not end within {ALL_REDUCE_TIMEOUT_S} s"
-    record = folder / "all_reduce.json"
-    if not record.exists():
-        last = (done.stderr.strip().splitlines() or [f"exit code {done.returncode}"])[-1]
-        return f"failed: {last}"
-    return json.loads(record.read_text())
+    return ask_node(node, words, NODE_TIMEOUT_S)
 
 
 @contextmanager

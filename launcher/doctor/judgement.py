@@ -17,6 +17,7 @@ class Answer:
     report: dict | None
     error: str | None = None
     clock_difference_s: float = 0.0
+    clock_uncertainty_s: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -32,9 +33,15 @@ class Verdict:
 
 
 def judge(answers: list[Answer], slow_below: float) -> list[Verdict]:
-    """Every node's verdict. Slow is a rate below that share of the median of all (of the best, where there are only two)."""
+    """Every node's verdict. Slow is a rate below that share of the median over all nodes' devices.
+
+    Where fewer than three nodes answered, the best rate stands for the median.
+    """
     reports = [answer.report for answer in answers if answer.report]
-    usual_rates = {name: _usual([r["rates"][name] for r in reports if name in r["rates"]]) for name in _NAMES}
+    usual_rates = {
+        name: _usual([rate for r in reports for rate in _rates(r, name)], by_median=len(reports) >= _LEAST_TO_JUDGE_BY_MEDIAN)
+        for name in _NAMES
+    }
     names = sorted({name for report in reports for name in report["versions"]})
     usual_versions = {n: Counter(r["versions"].get(n, "not there") for r in reports).most_common(1)[0][0] for n in names}
     return [Verdict(answer.node, tuple(_reasons(answer, usual_rates, usual_versions, slow_below))) for answer in answers]
@@ -51,12 +58,21 @@ def _reasons(answer: Answer, usual_rates: dict, usual_versions: dict, slow_below
             yield f"{name} {found}, the others have {usual}"
     for name, rate in answer.report["rates"].items():
         if usual_rates[name] and rate < slow_below * usual_rates[name]:
-            yield f"slow: {_NAMES[name]} at {rate / usual_rates[name]:.0%} of the usual rate"
-    if abs(answer.clock_difference_s) > MOST_CLOCK_DIFFERENCE_S:
-        yield f"its clock is {answer.clock_difference_s:+.0f} s off"
+            devices = _rates(answer.report, name)
+            slow = [str(number) for number, one in enumerate(devices) if one < slow_below * usual_rates[name]]
+            where = f" (GPU {', '.join(slow)})" if len(devices) > 1 else ""
+            yield f"slow: {_NAMES[name]} at {rate / usual_rates[name]:.0%} of the usual rate{where}"
+    if abs(answer.clock_difference_s) - answer.clock_uncertainty_s > MOST_CLOCK_DIFFERENCE_S:
+        yield f"its clock is {answer.clock_difference_s:+.0f} s off (give or take {answer.clock_uncertainty_s:.1f} s)"
 
 
-def _usual(rates: list[float]) -> float | None:
+def _rates(report: dict, name: str) -> list[float]:
+    """Those of all devices where each has one, otherwise the node's."""
+    devices = [device[name] for device in report.get("devices", ()) if device and name in device]
+    return devices or [report["rates"][name]] if name in report["rates"] else []
+
+
+def _usual(rates: list[float], by_median: bool) -> float | None:
     if not rates:
         return None
-    return statistics.median(rates) if len(rates) >= _LEAST_TO_JUDGE_BY_MEDIAN else max(rates)
+    return statistics.median(rates) if by_median else max(rates)

@@ -8,6 +8,7 @@ remote_command(config, node, command) -> list[str]    of schedulers with several
 
 A scheduler with a queue (IS_QUEUED) also has
 build_submission(config, run_path, folder), build_script(supervise, python_path)    pure: what is submitted
+is_inside_allocation(), allocation_command(config, command)    whether it has its nodes, and the line that gets them
 submit(command) -> job number, job_state(number), cancel(number, now)
 """
 

@@ -61,8 +61,13 @@ def node_names(config: RunConfig) -> list[str]:
     return _run(["scontrol", "show", "hostnames", given]).split()
 
 
-def build_submission(config: RunConfig, run_path: Path, folder: Path) -> list[str]:
-    """The sbatch command; `folder` is where relative paths of the configuration start."""
+def is_inside_allocation() -> bool:
+    """Whether this process runs on nodes that Slurm has given."""
+    return "SLURM_JOB_NODELIST" in os.environ
+
+
+def allocation_options(config: RunConfig) -> list[str]:
+    """What asks sbatch or salloc for the nodes of a run, spare ones included."""
     cluster = config.cluster
     options = {
         "job-name": config.run.name,
@@ -73,6 +78,20 @@ def build_submission(config: RunConfig, run_path: Path, folder: Path) -> list[st
         "account": cluster.account,
         "time": cluster.time_limit,
         "exclude": ",".join(cluster.exclude) or None,
+    }
+    return [f"--{name}={value}" for name, value in options.items() if value is not None]
+
+
+def allocation_command(config: RunConfig, command: list[str]) -> str:
+    """The line that runs a command inside an allocation as the run's: in this terminal, or in the queue."""
+    options = shlex.join([*allocation_options(config), *config.cluster.sbatch_options])
+    return f"salloc {options} {shlex.join(command)} (or sbatch {options} --wrap {shlex.quote(shlex.join(command))})"
+
+
+def build_submission(config: RunConfig, run_path: Path, folder: Path) -> list[str]:
+    """The sbatch command; `folder` is where relative paths of the configuration start."""
+    cluster = config.cluster
+    options = {
         "chdir": folder,
         "output": run_path / "logs" / "slurm-%j.log",
         "open-mode": "append",
@@ -81,6 +100,7 @@ def build_submission(config: RunConfig, run_path: Path, folder: Path) -> list[st
     return [
         *("sbatch", "--parsable", "--requeue" if cluster.requeue else "--no-requeue"),
         *(["--no-kill"] if cluster.spare_nodes else []),  # the loss of a node is the supervisor's to handle
+        *allocation_options(config),
         *(f"--{name}={value}" for name, value in options.items() if value is not None),
         *cluster.sbatch_options,
         str(run_path / "job.sh"),

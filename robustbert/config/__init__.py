@@ -18,7 +18,7 @@ from robustbert.config.sections import (
     TrainConfig,
     TrainTokenizerConfig,
 )
-from robustbert.config.yaml_file import dump_config, load_config, load_dataclass
+from robustbert.config.yaml_file import dump_config, dump_names, load_config, load_dataclass, load_names
 
 __all__ = [
     "FORMATS_WITH_PAIRS",
@@ -38,6 +38,8 @@ __all__ = [
     "TrainConfig",
     "TrainTokenizerConfig",
     "dump_config",
+    "dump_names",
     "load_config",
     "load_dataclass",
+    "load_names",
 ]

@@ -50,6 +50,23 @@ def load_dataclass(kind: type, path: str | Path):
         raise ConfigError(f"{path}: {error}" if str(path) not in str(error) else str(error)) from None
 
 
+def load_names(path: str | Path) -> list[str]:
+    """The names in a file that dump_names wrote, none where there is no file yet; ConfigError where it holds no such list."""
+    path = Path(path)
+    try:
+        names = yaml.load(path.read_text(encoding="utf-8"), Loader=_Loader) if path.exists() else None  # a SafeLoader
+    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        raise ConfigError(f"{path}: cannot be read: {' '.join(str(error).split())}") from None
+    if names is not None and not isinstance(names, list):
+        raise ConfigError(f"{path}: a YAML list of names belongs here, such as [n3, n7]; take another file")
+    return [str(name) for name in names or ()]
+
+
+def dump_names(names: list[str]) -> str:
+    """Names as a YAML list in one line, each once: as an override takes it."""
+    return yaml.safe_dump(list(dict.fromkeys(names)), default_flow_style=True, width=float("inf"))
+
+
 def dump_config(config: RunConfig) -> str:
     """The resolved configuration as YAML that load_config reads back to an equal RunConfig."""
     return yaml.safe_dump(_plain(config), sort_keys=False)

@@ -1,8 +1,9 @@
-"""Measurements of one process' device and node: products, memory, disk, the optimizer's two implementations, versions."""
+"""Measurements of a node and its devices: products, memory, disk, the optimizer's two implementations, versions."""
 
 import importlib.metadata
 import os
 import platform
+import re
 import statistics
 import time
 from collections.abc import Callable
@@ -11,10 +12,53 @@ from pathlib import Path
 import psutil
 import torch
 
+from robustbert.config import ClusterConfig
 from robustbert.device import PRECISION_DTYPES, Device
+from robustbert.job import Job
 
 _ROUNDS = 5
+_DISK_ROUNDS = 3
+_MATRIX_SIZE = {"cuda": 4096, "cpu": 1024}
+_MOST_DIFFERENCE = 1e-3  # of two optimizers, as a share of the update
+_DRIVER_FILE = Path("/proc/driver/nvidia/version")
 _PACKAGES = ("torch", "megatron-core", "mpi4py", "numpy")
+
+
+def find_devices() -> list[Device]:
+    """Every GPU of this node, or its processor."""
+    return [Device.detect(Job(local_rank=number)) for number in range(max(1, torch.cuda.device_count()))]
+
+
+def measure_device(device: Device, precision: str, num_bytes: int) -> dict:
+    """Name, memory and rates of one device."""
+    if device.is_cuda:
+        torch.cuda.set_device(device.torch_device)
+        properties = torch.cuda.get_device_properties(device.torch_device)
+        name, memory = properties.name, properties.total_memory
+    else:
+        name, memory = platform.processor() or platform.machine(), psutil.virtual_memory().total
+    return {
+        "name": name,
+        "memory_bytes": memory,
+        "matmul_flops_per_s": matmul_flops_per_s(device, precision, _MATRIX_SIZE[device.torch_device.type]),
+        "memory_bytes_per_s": memory_bytes_per_s(device, num_bytes),
+    }
+
+
+def slowest_rates(devices: list[dict]) -> dict[str, float]:
+    """Of each rate the slowest device's: the others wait for it."""
+    names = ("matmul_flops_per_s", "memory_bytes_per_s") if devices else ()
+    return {name: min(device[name] for device in devices) for name in names}
+
+
+def find_lack_of_devices(devices: list[Device], cluster: ClusterConfig) -> str | None:
+    """What is wrong where the run counts on GPUs that are not there."""
+    num_gpus = sum(device.is_cuda for device in devices)
+    if cluster.gpus_per_node and num_gpus < cluster.gpus_per_node:
+        return f"{num_gpus} GPUs are seen, cluster.gpus_per_node is {cluster.gpus_per_node}"
+    if num_gpus and num_gpus < cluster.processes_per_node:
+        return f"{num_gpus} GPUs are seen, cluster.processes_per_node is {cluster.processes_per_node}: processes would share one"
+    return None
 
 
 def matmul_flops_per_s(device: Device, precision: str, size: int) -> float:
@@ -32,7 +76,11 @@ def memory_bytes_per_s(device: Device, num_bytes: int) -> float:
 
 
 def disk_bytes_per_s(folder: Path, num_bytes: int) -> float:
-    """Bytes a second written to a new file in the folder and forced to the disk; the file is removed. OSError."""
+    """Bytes a second written to a new file in the folder and forced to the disk, median of some files; all removed. OSError."""
+    return statistics.median(_write_rate(folder, num_bytes) for _ in range(_DISK_ROUNDS))
+
+
+def _write_rate(folder: Path, num_bytes: int) -> float:
     path = folder / f".write_rate_{os.uname().nodename}_{os.getpid()}"
     block = os.urandom(1 << 20)
     try:
@@ -63,6 +111,26 @@ def optimizers_differ_by(first: type, second: type, device: Device, num_steps: i
     return float((updates[0] - updates[1]).abs().max() / updates[1].abs().max())
 
 
+def compare_apex(fallback: type, device: Device) -> dict[str, str | None]:
+    """{"text": which FusedAdam a run would use and whether both agree, "fault": what is wrong with Apex's}."""
+    apex = find_apex_adam()
+    if apex is None:
+        return {"text": "Apex is not there, torch's fused Adam is used", "fault": None}
+    if not device.is_cuda:
+        return {"text": "Apex is there, and no GPU to compare it on", "fault": None}
+    torch.cuda.set_device(device.torch_device)
+    return judge_optimizer(apex, fallback, device)
+
+
+def judge_optimizer(apex: type, fallback: type, device: Device) -> dict[str, str | None]:
+    """The same for two given classes."""
+    difference = optimizers_differ_by(apex, fallback, device)
+    if not difference <= _MOST_DIFFERENCE:  # also where it is not a number
+        fault = f"Apex's FusedAdam gives other weights than torch's: {difference:.1e} of the update"
+        return {"text": fault, "fault": fault}
+    return {"text": f"Apex's FusedAdam equals torch's to {difference:.1e} of the update", "fault": None}
+
+
 def find_apex_adam() -> type | None:
     """Apex's FusedAdam, None where Apex is not there."""
     try:
@@ -83,8 +151,14 @@ def versions(device: Device) -> dict[str, str]:
     if device.is_cuda:
         found["cuda"] = str(torch.version.cuda)
         found["nccl"] = ".".join(map(str, torch.cuda.nccl.version()))
+        found["driver"] = _driver_version()
         found["gpu"] = f"{torch.cuda.device_count()} x {torch.cuda.get_device_name()}"
     return found
+
+
+def _driver_version() -> str:
+    words = _DRIVER_FILE.read_text().split() if _DRIVER_FILE.exists() else []
+    return next((word for word in words if re.fullmatch(r"\d+\.\d+(\.\d+)?", word)), "not there")
 
 
 def free_bytes(folder: Path) -> dict[str, int]:
