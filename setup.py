@@ -20,7 +20,7 @@ setup(
     description="Pretrains RoBERTa, sharded by tensor, pipeline and data parallelism, from one laptop to a cluster",
     python_requires=">=3.11,<3.13",
     packages=find_packages(include=["robustbert", "robustbert.*", "launcher", "launcher.*"]),
-    package_data={"robustbert.plan": ["profiles/*.yaml"]},
+    package_data={"robustbert.hardware": ["profiles/*.yaml"]},
     install_requires=[
         "torch>=2.9,<=2.13.0",
         "megatron-core==0.16.1",

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from robustbert.config import load_config
 from robustbert.plan.estimate import step_parts, step_time
-from robustbert.plan.hardware import load_profile
+from robustbert.hardware import load_profile
 from robustbert.plan.simulation import simulate_step
 from robustbert.throughput import training_flops
 

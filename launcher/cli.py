@@ -83,6 +83,13 @@ def build_parsers() -> tuple[argparse.ArgumentParser, dict[str, argparse.Argumen
     return parser, verbs
 
 
+def _add_config(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("config", metavar="CONFIG", help="the run's YAML file")
+    parser.add_argument(
+        "overrides", metavar="section.key=value", nargs="*", help="replaces a value of the file; parsed as YAML"
+    )
+
+
 def _add_submit(verb: Callable) -> None:
     submit = verb(
         "submit",
@@ -90,10 +97,7 @@ def _add_submit(verb: Callable) -> None:
         "  launcher submit configs/quickstart.yaml train.steps=300 optim.lr=4e-4\n"
         "  launcher submit configs/quickstart.yaml --dry-run",
     )
-    submit.add_argument("config", metavar="CONFIG", help="the run's YAML file")
-    submit.add_argument(
-        "overrides", metavar="section.key=value", nargs="*", help="replaces a value of the file; parsed as YAML"
-    )
+    _add_config(submit)
     submit.add_argument(
         "--scheduler", metavar="NAME", help="where it runs: local, mpi, slurm; default: cluster.scheduler"
     )
@@ -111,8 +115,7 @@ def _add_plan(verb: Callable) -> None:
         "  launcher plan configs/large_500k.yaml model.vocab_size=50265 parallel.tensor=8 parallel.pipeline=4 --json\n"
         "  launcher plan configs/large_500k.yaml model.vocab_size=50265 --search --hardware a100",
     )
-    plan.add_argument("config", metavar="CONFIG", help="the run's YAML file")
-    plan.add_argument("overrides", metavar="section.key=value", nargs="*", help="replaces a value of the file")
+    _add_config(plan)
     plan.add_argument("--json", action="store_true", help="for a script")
     plan.add_argument("--search", action="store_true", help="look for the fastest layout of these processes that fits")
     plan.add_argument(
@@ -133,8 +136,7 @@ def _add_doctor(verb: Callable) -> None:
         "  launcher doctor configs/quickstart.yaml\n"
         "  launcher doctor my.yaml --scheduler mpi cluster.hostfile=hosts.txt cluster.nodes=4 --exclude-file unfit.yaml",
     )
-    doctor.add_argument("config", metavar="CONFIG", help="the run's YAML file")
-    doctor.add_argument("overrides", metavar="section.key=value", nargs="*", help="replaces a value of the file")
+    _add_config(doctor)
     doctor.add_argument("--scheduler", metavar="NAME", help="local, mpi, slurm (inside an allocation)")
     doctor.add_argument("--json", action="store_true", help="for a script")
     doctor.add_argument(

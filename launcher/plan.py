@@ -5,6 +5,7 @@ import dataclasses
 import json
 import sys
 import warnings
+from itertools import islice
 from pathlib import Path
 
 from robustbert.config import ConfigError, RunConfig, load_config
@@ -14,18 +15,21 @@ _WHOLE = 3  # of them simulated in whole
 
 
 def plan(options: argparse.Namespace) -> int:
-    """Print the plan of a configuration. ConfigError where its layout cannot be built, or does not fit the device."""
+    """Print the plan of a configuration. 1 where it does not fit the device, ConfigError where its layout cannot be built."""
     config = with_vocabulary(load_config(options.config, options.overrides))
     warnings.filterwarnings("ignore", module="megatron")  # at its import it warns about all that could be installed
     from robustbert.plan import report, text  # torch: not needed by the other commands
-    from robustbert.plan.hardware import load_profile
+    from robustbert.hardware import load_profile
     from robustbert.plan.reliability import NODE_DAYS_BETWEEN_FAILURES
 
+    node_days = NODE_DAYS_BETWEEN_FAILURES if options.node_days is None else options.node_days
+    if node_days <= 0:
+        raise ConfigError(f"--node-days must be above 0, it is {node_days:g}")
     hardware = load_profile(options.hardware)
     say = _progress()
     if options.search:
-        return _search(config, hardware, options, say)
-    found = report.build_plan(config, hardware, options.node_days or NODE_DAYS_BETWEEN_FAILURES, say)
+        return _search(config, hardware, node_days, options.json, say)
+    found = report.build_plan(config, hardware, node_days, say)
     say("")
     print(json.dumps(found, indent=1) if options.json else text.describe_plan(config, found))
     if not found["fits"]:
@@ -51,20 +55,23 @@ def with_vocabulary(config: RunConfig) -> RunConfig:
     return dataclasses.replace(config, model=dataclasses.replace(config.model, vocab_size=size))
 
 
-def _search(config: RunConfig, hardware, options: argparse.Namespace, say) -> int:
+def _search(config: RunConfig, hardware, node_days: float, as_json: bool, say) -> int:
     from robustbert.plan import report, search, text
-    from robustbert.plan.reliability import NODE_DAYS_BETWEEN_FAILURES
 
     candidates = search.search_layouts(config, hardware, say)
-    fitting = [candidate for candidate in candidates if candidate.fits]
-    if not fitting:
-        raise ConfigError(f"no layout of {config.cluster.num_processes} processes fits {hardware.name}; take more processes, or a smaller model")
-    days = options.node_days or NODE_DAYS_BETWEEN_FAILURES
-    checked = [(c, report.build_plan(search.with_candidate(config, c), hardware, days, say)) for c in fitting[:_WHOLE]]
+    whole = (
+        (candidate, report.build_plan(search.with_candidate(config, candidate), hardware, node_days, say))
+        for candidate in candidates
+        if candidate.fits
+    )
+    checked = list(islice((pair for pair in whole if pair[1]["fits"]), _WHOLE))
     say("")
-    checked = [pair for pair in checked if pair[1]["fits"]] or checked[:1]
+    if not checked:
+        raise ConfigError(
+            f"no layout of {config.cluster.num_processes} processes fits {hardware.name}; take more processes, or a smaller model"
+        )
     best, plan_of_best = min(checked, key=lambda pair: pair[1]["projected"]["step_s"])
-    if options.json:
+    if as_json:
         rows = [dataclasses.asdict(c) | {"step_s": c.time.total_s, "overrides": c.overrides} for c in candidates]
         print(json.dumps({"candidates": rows, "best": plan_of_best, "overrides": best.overrides}, indent=1))
         return 0

@@ -5,10 +5,7 @@ what recomputation repeats does not count, and the head counts at masked positio
 """
 
 from robustbert.config import ModelConfig
-
-# Dense peak of the matrix units in 16 bits, operations a second; sources: NVIDIA's data sheets.
-_PEAK_16_BIT = {"V100": 125e12, "A100": 312e12, "H100": 989e12}
-_PEAK_FP32 = {"V100": 15.7e12, "A100": 19.5e12, "H100": 67e12}
+from robustbert.hardware import load_profile, profile_names
 
 
 def forward_flops(config: ModelConfig, num_tokens: float, num_masked_tokens: float, sequence_length: float) -> float:
@@ -26,5 +23,5 @@ def training_flops(config: ModelConfig, num_tokens: float, num_masked_tokens: fl
 
 def peak_flops(device_name: str, precision: str) -> float | None:
     """The peak of one GPU by its name, operations a second; None where it is not known (every CPU)."""
-    table = _PEAK_FP32 if precision == "fp32" else _PEAK_16_BIT
-    return next((peak for model, peak in table.items() if model in device_name), None)
+    profiles = map(load_profile, profile_names())
+    return next((p.peak_flops.of(precision) for p in profiles if p.device and p.device in device_name), None)

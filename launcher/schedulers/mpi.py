@@ -18,8 +18,9 @@ def check(config: RunConfig) -> None:
     """ConfigError where hosts are missing or the remote shell is not there."""
     hosts, nodes = node_names(config), config.cluster.nodes
     if len(hosts) < nodes:
+        without = " (without those of cluster.exclude)" if config.cluster.exclude else ""
         raise ConfigError(
-            f"{config.cluster.hostfile or 'cluster.hosts'} names {len(hosts)} hosts and cluster.nodes is {nodes}; "
+            f"{config.cluster.hostfile or 'cluster.hosts'} names {len(hosts)} hosts{without} and cluster.nodes is {nodes}; "
             "name all of them, spare ones after them"
         )
     if shutil.which(config.cluster.remote_shell) is None:

@@ -10,11 +10,11 @@ from collections import Counter
 from dataclasses import astuple, dataclass
 
 from robustbert.config import RunConfig
-from robustbert.plan.hardware import HardwareProfile
-from robustbert.plan.simulation import StepRecord
+from robustbert.hardware import HardwareProfile
+from robustbert.plan.simulation import Position, StepRecord
 from robustbert.plan.trace import Collective, Work
 
-# A process' bytes on the wire for a message of one byte, among n processes; and how often its ring is gone round.
+# A process' bytes on the wire for a message of one byte, among n processes.
 _WIRE = {
     "all_reduce": lambda n: 2 * (n - 1) / n,
     "all_gather": lambda n: (n - 1) / n,
@@ -96,10 +96,11 @@ def step_time(parts: StepParts, num_micro_batches: int, num_stages: int) -> Step
     )
 
 
-def traffic_of(record: StepRecord, num_micro_batches: int, hardware: HardwareProfile) -> list[Traffic]:
-    """Every kind of collective of a step, largest first; of the process' place in its node."""
-    parts = Counter()
-    for work, times in ((record.micro_batch, num_micro_batches), (record.end_of_step, 1)):
+def traffic_of(record: StepRecord, num_micro_batches: int, hardware: HardwareProfile, per_node: int) -> list[Traffic]:
+    """Every kind of collective of a step of so many micro-batches, largest first; per_node: processes of the run on a node."""
+    parts: Counter[Collective] = Counter()
+    repeats = num_micro_batches / record.num_micro_batches
+    for work, times in ((record.micro_batches, repeats), (record.end_of_step, 1)):
         for collective in work.collectives:
             parts[collective] += times
     merged: dict[tuple, list] = {}
@@ -109,9 +110,9 @@ def traffic_of(record: StepRecord, num_micro_batches: int, hardware: HardwarePro
         entry[0] += calls
         entry[1] += calls * collective.num_bytes
         entry[2] += calls * collective.num_bytes * _WIRE[collective.kind](len(collective.ranks))
-        entry[3] += calls * collective_seconds(collective, record.position.rank, hardware)
+        entry[3] += calls * collective_seconds(collective, record.position.rank, hardware, per_node)
     found = [
-        Traffic(axis, kind, len(ranks), *entry[:3], _crosses_nodes(ranks, hardware), entry[3])
+        Traffic(axis, kind, len(ranks), round(entry[0]), round(entry[1]), entry[2], _crosses_nodes(ranks, per_node), entry[3])
         for (axis, kind, ranks), entry in merged.items()
     ]
     return sorted(found, key=lambda traffic: -traffic.wire_bytes)
@@ -123,15 +124,14 @@ def axis_of(collective: Collective, record: StepRecord) -> str:
     return "pipeline" if collective.kind in ("send", "receive") else axis
 
 
-def collective_seconds(collective: Collective, rank: int, hardware: HardwareProfile) -> float:
+def collective_seconds(collective: Collective, rank: int, hardware: HardwareProfile, per_node: int) -> float:
     """By a ring over all of a node's links; a group that has r of a node's processes has r shares of its network."""
     size = len(collective.ranks)
     wire = collective.num_bytes * _WIRE[collective.kind](size)
-    if not _crosses_nodes(collective.ranks, hardware):
+    if not _crosses_nodes(collective.ranks, per_node):
         return wire / hardware.link_bytes_per_s + math.ceil(math.log2(size)) * hardware.link_latency_s
-    node = rank // hardware.processes_per_node
-    beside = sum(other // hardware.processes_per_node == node for other in collective.ranks)
-    rate = min(hardware.link_bytes_per_s, hardware.network_bytes_per_s * beside / hardware.processes_per_node)
+    beside = sum(other // per_node == rank // per_node for other in collective.ranks)
+    rate = min(hardware.link_bytes_per_s, hardware.network_bytes_per_s * beside / per_node)
     return wire / rate + math.ceil(math.log2(size)) * hardware.network_latency_s
 
 
@@ -149,21 +149,19 @@ def kernel_seconds(work: Work, precision: str, hardware: HardwareProfile) -> flo
 
 def step_parts(record: StepRecord, config: RunConfig, num_processes: int, hardware: HardwareProfile) -> StepParts:
     """The costs of the process that was recorded."""
-    traffic = traffic_of(record, 1, hardware)
+    traffic = traffic_of(record, 1, hardware, config.cluster.processes_per_node)
 
     def seconds(*axes: str, kinds: tuple[str, ...] = tuple(_WIRE)) -> float:
         return sum(part.seconds for part in traffic if part.axis in axes and part.kind in kinds)
 
-    owned = record.position.num_parameters
-    if config.parallel.distributed_optimizer:
-        owned /= config.data_parallel_size(num_processes)
+    owned = owned_parameters(record.position, config, num_processes)
     once = compute_seconds(record.end_of_step, config.precision, hardware)
     return StepParts(
-        kernels_s=kernel_seconds(record.micro_batch, config.precision, hardware),
-        starts_s=len(record.micro_batch.operators) * hardware.operator_s,
+        kernels_s=kernel_seconds(record.micro_batches, config.precision, hardware) / record.num_micro_batches,
+        starts_s=len(record.micro_batches.operators) * hardware.operator_s / record.num_micro_batches,
         tensor_s=seconds("tensor"),
         send_s=seconds("pipeline"),
-        flops=record.micro_batch.flops,
+        flops=record.micro_batches.flops / record.num_micro_batches,
         reduction_s=seconds("data", kinds=("all_reduce", "reduce_scatter")),
         gathering_s=seconds("data", kinds=("all_gather",)),
         embedding_s=seconds("embedding", "job"),
@@ -173,5 +171,11 @@ def step_parts(record: StepRecord, config: RunConfig, num_processes: int, hardwa
     )
 
 
-def _crosses_nodes(ranks: tuple[int, ...], hardware: HardwareProfile) -> bool:
-    return len({rank // hardware.processes_per_node for rank in ranks}) > 1
+def owned_parameters(position: Position, config: RunConfig, num_processes: int) -> float:
+    """Parameters that a process updates: with the distributed optimizer its share of them."""
+    shares = config.data_parallel_size(num_processes) if config.parallel.distributed_optimizer else 1
+    return position.num_parameters / shares
+
+
+def _crosses_nodes(ranks: tuple[int, ...], per_node: int) -> bool:
+    return len({rank // per_node for rank in ranks}) > 1

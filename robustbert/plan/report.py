@@ -5,11 +5,13 @@ from collections.abc import Callable
 from dataclasses import asdict
 
 from robustbert.config import RunConfig
-from robustbert.plan.estimate import step_parts, step_time, traffic_of
-from robustbert.plan.hardware import HardwareProfile
+from robustbert.plan.estimate import owned_parameters, step_parts, step_time, traffic_of
+from robustbert.hardware import HardwareProfile
 from robustbert.plan.reliability import estimate_reliability
 from robustbert.plan.simulation import first_rank_of_stage, simulate_positions, simulate_step
 from robustbert.throughput import training_flops
+
+_SAVED_BYTES = 12  # of a parameter in a checkpoint: weight and two moments, fp32
 
 
 def build_plan(
@@ -35,8 +37,9 @@ def build_plan(
     rate = flops / processes / time.total_s
     done = sum(stage["parts"].flops for stage in stages) / len(stages) * num_micro_batches / time.total_s
     run_s = time.total_s * config.train.steps
-    # Every data-parallel rank copies its own share of the state, before training goes on.
-    save_s = max(p.optimizer_bytes + p.weight_bytes for p in positions) / hardware.host_bytes_per_s
+    # Training stands still while every process copies the fp32 weights and moments that it owns; they are written behind it.
+    copied = _SAVED_BYTES * max(owned_parameters(position, config, processes) for position in positions)
+    save_s = hardware.checkpoint_start_s + copied / hardware.host_bytes_per_s
     reliability = estimate_reliability(
         run_s, time.total_s, config.checkpoint.interval, config.cluster.nodes, save_s, hardware.restart_s, node_days
     )
@@ -67,7 +70,7 @@ def build_plan(
         * num_micro_batches
         * parallel.tensor
         * config.data_parallel_size(processes),
-        "traffic": [asdict(part) for part in traffic_of(record, num_micro_batches, hardware)],
+        "traffic": [asdict(part) for part in traffic_of(record, num_micro_batches, hardware, config.cluster.processes_per_node)],
         "projected": {
             "step_s": time.total_s,
             "step_parts_s": asdict(time),

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 from robustbert.config import ConfigError, RunConfig
 from robustbert.plan.estimate import StepParts, StepTime, step_parts, step_time
-from robustbert.plan.hardware import HardwareProfile
+from robustbert.hardware import HardwareProfile
 from robustbert.plan.simulation import first_rank_of_stage, simulate_step
 
 _SIZES = (1, 2, 4, 8, 16, 32)
@@ -44,9 +44,9 @@ def search_layouts(config: RunConfig, hardware: HardwareProfile, say: Callable[[
     The global batch, the model and the number of processes stay; tensor parallelism stays within a node.
     """
     found = []
-    layouts = list(_layouts(config, hardware))
+    layouts = list(_layouts(config))
     for number, layout in enumerate(layouts, 1):
-        say(f"layout {number} of {len(layouts)}: tensor {layout.parallel.tensor}, pipeline {layout.parallel.pipeline}, recompute {layout.parallel.recompute}")
+        say(f"layout {number} of {len(layouts)}: {_in_words(layout)}")
         found.extend(_candidates(layout, hardware))
     return sorted(found, key=lambda candidate: (not candidate.fits, candidate.time.total_s))
 
@@ -54,9 +54,9 @@ def search_layouts(config: RunConfig, hardware: HardwareProfile, say: Callable[[
 def nearest_that_fits(
     config: RunConfig, hardware: HardwareProfile, say: Callable[[str], None] = lambda words: None
 ) -> Candidate | None:
-    """The layout that fits and differs least from the configuration's: recomputation first, then the micro-batch, then the axes."""
+    """The layout that fits and differs least from the configuration's: the same axes first, then the same recomputation, then the largest micro-batch."""
     rows, parallel = config.train.micro_batch_size, config.parallel
-    layouts = list(_layouts(config, hardware))
+    layouts = list(_layouts(config))
     distance = {
         id(layout): (
             abs(math.log2(layout.parallel.tensor / parallel.tensor)) + abs(math.log2(layout.parallel.pipeline / parallel.pipeline)),
@@ -65,12 +65,17 @@ def nearest_that_fits(
         for layout in layouts
     }
     for layout in sorted(layouts, key=lambda layout: distance[id(layout)]):
-        say(f"looking for one that fits: tensor {layout.parallel.tensor}, pipeline {layout.parallel.pipeline}, recompute {layout.parallel.recompute}")
+        say(f"looking for one that fits: {_in_words(layout)}")
         fitting = [c for c in _candidates(layout, hardware) if c.fits and c.micro_batch_size <= rows]
         for candidate in sorted(fitting, key=lambda candidate: -candidate.micro_batch_size):
             if _fits_in_whole(with_candidate(config, candidate), hardware):
                 return candidate
     return None
+
+
+def _in_words(layout: RunConfig) -> str:
+    parallel = layout.parallel
+    return f"tensor {parallel.tensor}, pipeline {parallel.pipeline}, recompute {parallel.recompute}"
 
 
 def _fits_in_whole(config: RunConfig, hardware: HardwareProfile) -> bool:
@@ -87,11 +92,11 @@ def with_candidate(config: RunConfig, candidate: Candidate) -> RunConfig:
     return _with_layout(config, candidate.tensor, candidate.pipeline, candidate.recompute, candidate.micro_batch_size)
 
 
-def _layouts(config: RunConfig, hardware: HardwareProfile) -> Iterator[RunConfig]:
+def _layouts(config: RunConfig) -> Iterator[RunConfig]:
     for tensor in _SIZES:
         for pipeline in _SIZES:
             divides = config.model.num_layers % pipeline == 0 and config.model.num_attention_heads % tensor == 0
-            if not divides or tensor > hardware.processes_per_node or config.cluster.num_processes % (tensor * pipeline):
+            if not divides or tensor > config.cluster.processes_per_node or config.cluster.num_processes % (tensor * pipeline):
                 continue
             for recompute in ("none", "full"):
                 try:

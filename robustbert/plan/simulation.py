@@ -22,7 +22,7 @@ from robustbert.parallel.data_parallel import build_data_parallel
 from robustbert.parallel.mesh import Mesh, open_mesh
 from robustbert.parallel.pipeline import run_micro_batches
 from robustbert.parallel.random import seed_dropout
-from robustbert.plan.trace import Collective, StepTrace, Work
+from robustbert.plan.trace import StepTrace, Work
 
 
 @dataclass(frozen=True)
@@ -68,7 +68,8 @@ class StepRecord:
 
     position: Position
     activation_bytes: int  # the peak of what is made and freed again during the step
-    micro_batch: Work  # of one micro-batch, on average
+    micro_batches: Work  # of all that ran
+    num_micro_batches: int
     end_of_step: Work  # after the last micro-batch, the weights' update left out
     axes: dict[tuple[int, ...], str]  # which axis of the layout a group of ranks lies on
 
@@ -120,7 +121,12 @@ def trace_step(config: RunConfig, mesh: Mesh, model, position: Position, num_mic
             model.start_param_sync(force_sync=True)  # with the distributed optimizer: the updated weights
     finally:
         model.config.finalize_model_grads_func = finalize
-    return StepRecord(position, trace.peak_bytes, _share(whole, num_micro_batches, mesh), _rest(whole, trace.work, mesh), _axes(mesh))
+    axes = _axes(mesh)
+    # The gradients' reduction starts behind the last backward pass, before the others are finished.
+    once = [collective for collective in whole.collectives if axes.get(collective.ranks) == "data"]
+    repeated = Work(whole.operators, [collective for collective in whole.collectives if collective not in once])
+    end = Work(trace.work.operators, [*once, *trace.work.collectives])
+    return StepRecord(position, trace.peak_bytes, repeated, num_micro_batches, end, axes)
 
 
 def made_up_batch(config: RunConfig) -> Batch:
@@ -205,19 +211,3 @@ class _CudaKernels(TorchFunctionMode):
 def _axes(mesh: Mesh) -> dict[tuple[int, ...], str]:
     groups = {"pipeline": mesh.groups.pp, "embedding": mesh.groups.embd, "data": mesh.groups.dp, "tensor": mesh.groups.tp}
     return {tuple(dist.get_process_group_ranks(group)): axis for axis, group in groups.items() if group is not None}
-
-
-def _is_once_a_step(collective: Collective, axes: dict) -> bool:
-    return axes.get(collective.ranks) == "data"  # the gradients' reduction starts behind the last backward pass
-
-
-def _share(whole: Work, num_micro_batches: int, mesh: Mesh) -> Work:
-    """The work of one of so many micro-batches that ran alike."""
-    axes = _axes(mesh)
-    collectives = sorted((c for c in whole.collectives if not _is_once_a_step(c, axes)), key=lambda c: (c.kind, c.ranks, c.num_bytes))
-    return Work(sorted(whole.operators)[::num_micro_batches], collectives[::num_micro_batches])
-
-
-def _rest(whole: Work, end: Work, mesh: Mesh) -> Work:
-    axes = _axes(mesh)
-    return Work(end.operators, [*(c for c in whole.collectives if _is_once_a_step(c, axes)), *end.collectives])

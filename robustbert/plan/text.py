@@ -18,7 +18,7 @@ def describe_plan(config: RunConfig, plan: dict) -> str:
 def describe_search(candidates: list[Candidate], most: int) -> str:
     """The first candidates as a table, and how to take the best."""
     lines = [
-        "the fastest layouts that fit, sketched from small models (projected)",
+        "layouts by their time of a step, those that fit first; sketched from small models (projected)",
         f"{'tensor':>6} {'pipeline':>8} {'recompute':>9} {'micro-batch':>11} {'step s':>8} {'memory GiB':>10}",
     ]
     for candidate in candidates[:most]:

@@ -51,14 +51,13 @@ def compare(config: ModelConfig):
         masked_logits = ours(tokens, attended, positions)
         targets = torch.randint(5, config.vocab_size, (len(positions),), generator=torch.Generator().manual_seed(2))
         loss, count, _ = sum_loss(masked_logits, targets)
-        expected = theirs(tokens, attention_mask=attended.long()).logits
         labels = torch.full(tokens.shape, -100)
         labels.view(-1)[positions] = targets
-        expected_loss = theirs(tokens, attention_mask=attended.long(), labels=labels).loss
-    difference = (logits[..., : config.vocab_size] - expected)[attended].abs().max().item()
-    print(f"largest difference of the logits {difference:.1e}, of the loss {abs(loss / count - expected_loss):.1e}")
+        expected = theirs(tokens, attention_mask=attended.long(), labels=labels)
+    difference = (logits[..., : config.vocab_size] - expected.logits)[attended].abs().max().item()
+    print(f"largest difference of the logits {difference:.1e}, of the loss {abs(loss / count - expected.loss):.1e}")
     assert difference < 1e-4
-    assert abs(loss / count - expected_loss) < 1e-4
+    assert abs(loss / count - expected.loss) < 1e-4
 
 
 def test_logits_and_loss_equal_hugging_faces():

@@ -2,6 +2,7 @@
 
 import bisect
 import dataclasses
+import os
 
 import pytest
 import torch
@@ -37,6 +38,8 @@ def configured(tmp_path, layout, precision, text=SMALL, *overrides):
 
 def check_allocated(job, layout, config):
     """The most that torch's CPU allocator had given out at a time during a real step, bytes: weights and state included."""
+    if job.world_size == 1:
+        torch.set_num_threads(os.cpu_count())
     recipe = Recipe(model=config.model, precision=config.precision, seed=None)  # the weights' values do not matter
     with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as profiler:
         with opened(job, layout, recipe) as (mesh, model, optimizer):

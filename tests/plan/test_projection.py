@@ -10,7 +10,7 @@ import pytest
 from benchmarks.published_figures import compare_with_deepspeed
 from robustbert.config import ConfigError, load_config
 from robustbert.plan.estimate import StepParts, collective_seconds, compute_seconds, step_parts, step_time
-from robustbert.plan.hardware import load_profile, profile_names
+from robustbert.hardware import load_profile, profile_names
 from robustbert.plan.reliability import estimate_reliability
 from robustbert.plan.search import search_layouts, with_candidate
 from robustbert.plan.simulation import simulate_step
@@ -47,12 +47,17 @@ def test_every_profile_is_whole():
 
 def test_a_ring_takes_its_bytes_over_the_narrowest_link():
     v100 = load_profile("v100_dgx1")
-    in_node = collective_seconds(Collective("all_reduce", tuple(range(8)), 10**9), 0, v100)
+    in_node = collective_seconds(Collective("all_reduce", tuple(range(8)), 10**9), 0, v100, 8)
     assert in_node == pytest.approx(2 * 7 / 8 * 1e9 / 120e9, rel=0.01)
-    all_of_two_nodes = collective_seconds(Collective("all_reduce", tuple(range(16)), 10**9), 0, v100)
+    all_of_two_nodes = collective_seconds(Collective("all_reduce", tuple(range(16)), 10**9), 0, v100, 8)
     assert all_of_two_nodes == pytest.approx(2 * 15 / 16 * 1e9 / 40e9, rel=0.01)
-    one_a_node = collective_seconds(Collective("all_gather", (0, 8, 16, 24), 10**9), 0, v100)
+    one_a_node = collective_seconds(Collective("all_gather", (0, 8, 16, 24), 10**9), 0, v100, 8)
     assert one_a_node == pytest.approx(3 / 4 * 1e9 / (40e9 / 8), rel=0.01)  # eight such groups share the node's network
+
+
+def test_a_run_that_has_fewer_processes_on_a_node_crosses_nodes_sooner():
+    v100, eight = load_profile("v100_dgx1"), Collective("all_reduce", tuple(range(8)), 10**9)
+    assert collective_seconds(eight, 0, v100, 4) > 2.5 * collective_seconds(eight, 0, v100, 8)
 
 
 def test_an_operator_takes_the_longer_of_its_products_and_its_bytes():
@@ -80,15 +85,15 @@ def test_the_best_checkpoint_interval_is_the_best():
 
 def test_recomputation_repeats_the_layers_forward_pass(tmp_path):
     plain, again = (simulate_step(small(tmp_path, f"parallel.recompute={r}"), 16, 0) for r in ("none", "full"))
-    assert again.micro_batch.flops == pytest.approx(plain.micro_batch.flops * 4 / 3, rel=0.1)  # the head is not repeated
+    assert again.micro_batches.flops == pytest.approx(plain.micro_batches.flops * 4 / 3, rel=0.1)  # the head is not repeated
     assert again.activation_bytes < plain.activation_bytes / 2
 
 
 def test_tensor_parallel_ranks_exchange_what_the_layers_send(tmp_path):
     record = simulate_step(small(tmp_path, "parallel.tensor=2"), 16, 0)
-    of_layers = [c for c in record.micro_batch.collectives if record.axes.get(c.ranks) == "tensor" and c.num_bytes == 4 * 128 * 256 * 2]
+    of_layers = [c for c in record.micro_batches.collectives if record.axes.get(c.ranks) == "tensor" and c.num_bytes == 4 * 128 * 256 * 2]
     # forward: attention and feed-forward of 8 layers, the embedding; backward: the same layers' inputs.
-    assert len(of_layers) == 4 * 8 + 1
+    assert len(of_layers) == record.num_micro_batches * (4 * 8 + 1)
 
 
 def test_a_search_finds_the_layout_that_is_fastest_when_simulated_in_whole(tmp_path):
@@ -106,7 +111,7 @@ def test_a_search_finds_the_layout_that_is_fastest_when_simulated_in_whole(tmp_p
 def test_what_cannot_fit_is_refused_with_the_nearest_layout_that_does(tmp_path):
     small(tmp_path)
     narrow = ["cluster.nodes=1", "cluster.processes_per_node=2", "model.num_layers=2"]
-    profile = (ROOT / "robustbert/plan/profiles/v100_dgx1.yaml").read_text()
+    profile = (ROOT / "robustbert/hardware/profiles/v100_dgx1.yaml").read_text()
     (tmp_path / "tiny.yaml").write_text(profile.replace("memory_bytes: 34.0e9", "memory_bytes: 1.66e9"))
     done = plan(str(tmp_path / "run.yaml"), "--hardware", str(tmp_path / "tiny.yaml"), "train.micro_batch_size=16", *narrow)
     assert done.returncode == 1 and "does not fit" in done.stderr and done.stderr.count("\n") == 1

@@ -25,6 +25,7 @@ class HardwareProfile:
     """One process' device, its node and the network between nodes. Bytes, seconds, operations a second."""
 
     name: str
+    device: str | None  # a part of the name by which CUDA calls it
     kernels: str  # whose habits the operators have: "cuda" or "cpu"
     memory_bytes: float  # of a device
     reserved_bytes: float  # of it, not for tensors
@@ -32,12 +33,12 @@ class HardwareProfile:
     matmul_flops: Rates  # what large products reach
     memory_bytes_per_s: float  # read and written, what a copy reaches
     operator_s: float  # the least time from one operator's start to the next one's
-    processes_per_node: int
     link_bytes_per_s: float  # out of a process, within its node
     network_bytes_per_s: float  # out of a node, shared by its processes
     link_latency_s: float
     network_latency_s: float
     host_bytes_per_s: float  # from the device's memory to the host's
+    checkpoint_start_s: float  # training stands still for so long beside the copy
     restart_s: float  # from a failure until training goes on
 
     def fits(self, num_bytes: float) -> bool:
