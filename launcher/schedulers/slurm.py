@@ -174,7 +174,7 @@ def job_state(number: str) -> str | None:
         answer = _run(["squeue", "--noheader", f"--jobs={number}", "--format=%T (%R)"]).strip()
     except ConfigError:
         return None
-    return re.sub(r" \(\)$", "", answer) or None
+    return _in_words(answer) or None
 
 
 def cancel(number: str, now: bool) -> None:
@@ -193,7 +193,7 @@ def array_states(number: str) -> dict[int, str]:
     except ConfigError:
         return {}
     words = [line.strip().partition(" ") for line in lines]
-    return {int(task): re.sub(r" \(\)$", "", state) for task, _, state in words if task.isdigit()}
+    return {int(task): _in_words(state) for task, _, state in words if task.isdigit()}
 
 
 def cancel_array(number: str, now: bool) -> None:
@@ -204,6 +204,11 @@ def cancel_array(number: str, now: bool) -> None:
     _run(["scancel", "--state=PENDING", number])
     if array_states(number):
         _run(["scancel", "--batch", "--signal=INT", number])
+
+
+def _in_words(state: str) -> str:
+    """%R has brackets of its own around a reason, and may be empty."""
+    return re.sub(r" \(\)$", "", re.sub(r"\(\((.*)\)\)$", r"(\1)", state.strip()))
 
 
 def _run(command: list[str]) -> str:
