@@ -187,7 +187,13 @@ def _add_run_verbs(verb: Callable) -> None:
         "go on with a stopped, failed or interrupted run",
         "  launcher resume quickstart\n  launcher resume quickstart train.steps=3000",
     )
-    for parser in (status, logs, cancel, resume):
+    signals = verb(
+        "signal",
+        "send the notice that a scheduler sends, or another signal, to the supervisor of a run",
+        "  launcher signal quickstart            # save, end with exit code 75; a job of Slurm goes back to the queue\n"
+        "  launcher signal quickstart INT        # save and stop, as cancel does, without waiting",
+    )
+    for parser in (status, logs, cancel, resume, signals):
         optional = {"nargs": "?"} if parser is status else {}
         parser.add_argument("run", metavar="RUN", help="a run's name, or its directory", **optional)
         parser.add_argument("--dir", default="runs", metavar="FOLDER", help="the runs' folder (default: runs)")
@@ -198,6 +204,13 @@ def _add_run_verbs(verb: Callable) -> None:
         "--lines", type=int, default=20, metavar="N", help="of each log, without --rank (default: 20; 0: all)"
     )
     logs.add_argument("--follow", action="store_true", help="go on until the run ends")
+    signals.add_argument(
+        "signal",
+        nargs="?",
+        default="notice",
+        choices=("notice", "USR1", "TERM", "INT"),
+        help="notice (default) is USR1; after USR1 and TERM the exit code is 75, after INT 130",
+    )
     cancel.add_argument("--now", action="store_true", help="kill it at once, without a checkpoint")
     resume.add_argument("overrides", metavar="section.key=value", nargs="*", help="changes the run's configuration")
     resume.add_argument("--detach", action="store_true", help="run in the background")
@@ -259,5 +272,6 @@ _HANDLERS = {
     "status": _control("status"),
     "logs": _control("logs"),
     "cancel": _control("cancel"),
+    "signal": _control("send_signal"),
     "supervise": _supervise,
 }

@@ -8,6 +8,7 @@ import os
 import re
 import shlex
 import shutil
+import signal
 import subprocess
 from pathlib import Path
 
@@ -183,7 +184,12 @@ def cancel(number: str, now: bool) -> None:
     if now or not state.startswith("RUNNING"):
         _run(["scancel", number])
     else:
-        _run(["scancel", "--batch", "--signal=INT", number])
+        send_signal(number, signal.SIGINT)
+
+
+def send_signal(number: str, signal_number: signal.Signals) -> None:
+    """Send a signal to the batch script of a job, or of every running task of an array: it passes it on to the supervisor."""
+    _run(["scancel", "--batch", f"--signal={signal_number.name.removeprefix('SIG')}", number])
 
 
 def array_states(number: str) -> dict[int, str]:
@@ -203,7 +209,7 @@ def cancel_array(number: str, now: bool) -> None:
         return
     _run(["scancel", "--state=PENDING", number])
     if array_states(number):
-        _run(["scancel", "--batch", "--signal=INT", number])
+        send_signal(number, signal.SIGINT)
 
 
 def _in_words(state: str) -> str:

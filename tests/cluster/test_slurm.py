@@ -48,6 +48,8 @@ def test_a_job_that_waits_is_shown_and_taken_out(cluster, lab):
     assert "queued" in launcher(lab, "status", "waiting").stdout and "PENDING" in launcher(lab, "status", "waiting").stdout
     again = launcher(lab, "resume", "waiting")
     assert again.returncode == 2 and "queued" in again.stderr
+    refused = launcher(lab, "signal", "waiting")
+    assert refused.returncode == 2 and "is not running: PENDING (BeginTime)" in refused.stderr, refused
     launcher(lab, "cancel", "waiting")
     assert "waiting" not in cluster.run("squeue", "-h", "-o", "%j")
 
@@ -58,7 +60,8 @@ def test_a_notice_before_the_time_limit_saves_requeues_and_resumes(cluster, lab)
     run.finish()
     run.wait_for("checkpoint_saved")
     job = run.events("queued")[0]["job"]
-    cluster.run("scancel", "--batch", "--signal=USR1", job)
+    sent = launcher(lab, "signal", "preempted")
+    assert sent.returncode == 0 and f"SIGUSR1 sent to the supervisor of job {job}" in sent.stdout, sent
     stopped = run.wait_for("preempted")
     wait_until(run, lambda: "PENDING" in cluster.run("scontrol", "show", "job", job))
     assert "queued" in launcher(lab, "status", "preempted").stdout
