@@ -4,7 +4,7 @@ import pytest
 
 from launcher.event_text import event_line
 from launcher.heartbeats import RankPulse
-from launcher.stragglers import Stragglers, find_paces
+from launcher.stragglers import Stragglers, find_paces, held_stragglers
 
 
 def pulse(rank: int, own_s: float, at: float = 0.0, stage: int = 0, **slow_part) -> RankPulse:
@@ -41,6 +41,8 @@ def test_a_straggler_is_told_once_after_the_time_and_once_when_it_is_over():
     figures = {"rank": 2, "host": "n1", "ratio": 2.2, "own_s": 2.2, "median_s": 1.0, "part": "forward_backward", "step": 70}
     assert told == [{"event": "straggler", **figures}, {"event": "straggler_over", "rank": 2, "step": 90}]
     assert event_line(told[0]).startswith("step 70: rank 2 on n1 is slow") and "forward_backward" in event_line(told[0])
+    assert held_stragglers(told[:1]) == told[:1] and held_stragglers(told) == []
+    assert held_stragglers([told[0], {"event": "started"}]) == []
     assert event_line(told[1]) == "step 90: rank 2 keeps up again"
 
 
