@@ -4,7 +4,9 @@ import argparse
 import shlex
 import shutil
 import sys
+from collections.abc import Callable
 from pathlib import Path
+from types import ModuleType
 
 from launcher.foreground import run_in_background, run_in_foreground
 from launcher.programs import Programs, module_command
@@ -18,38 +20,22 @@ from robustbert.run_directory import RunDirectory
 
 
 def submit(options: argparse.Namespace, programs: Programs) -> int:
-    """Check everything, make the run's directory, start the run. Errors leave nothing behind."""
+    """Check everything, make the run's directory, start the run. Errors leave nothing behind.
+
+    A dry run prints everything even where this machine or its data is not ready, and then says what submit would refuse.
+    """
     scheduler_override = [f"cluster.scheduler={options.scheduler}"] if options.scheduler else []
     config = load_config(options.config, [*options.overrides, *scheduler_override])
     scheduler = find_scheduler(config.cluster.scheduler)
-    scheduler.check(config)
-    starter = scheduler.find_starter()
     run = RunDirectory(Path(config.run.dir).expanduser() / config.run.name)
-    if run.path.exists() and not options.dry_run:
-        raise ConfigError(_run_exists(run, options))
-    _check_sources(config)
     if options.dry_run:
-        if has_queue(scheduler):
-            print(describe_submission(config, run.path.absolute(), scheduler, programs))
-        print(
-            describe_plan(
-                run,
-                config,
-                scheduler.build_command(
-                    config,
-                    run.path.absolute(),
-                    sys.executable,
-                    starter,
-                    programs.worker,
-                    scheduler.node_names(config)[: config.cluster.nodes],
-                ),
-                programs,
-            )
-        )
-        if run.path.exists():
-            print(f"launcher: note: {_run_exists(run, options)}", file=sys.stderr)
-        return 0
-    _create(run, config)
+        return _dry_run(run, config, scheduler, options, programs)
+    scheduler.check(config.cluster)
+    scheduler.find_starter()
+    if run.path.exists():
+        raise ConfigError(_run_exists(run, options))
+    check_sources(config)
+    create_run(run, config)
     print(f"run {config.run.name} in {run.path}: {describe_layout(config)}", flush=True)
     if has_queue(scheduler):
         try:
@@ -70,7 +56,7 @@ def resume(options: argparse.Namespace, programs: Programs) -> int:
             "run.name, run.dir and run.seed belong to the run and cannot change when it is resumed; submit a new run"
         )
     scheduler = find_scheduler(config.cluster.scheduler)
-    scheduler.check(config)
+    scheduler.check(config.cluster)
     scheduler.find_starter()
     status = read_status(run)
     name = run_argument(run)
@@ -124,7 +110,40 @@ def describe_plan(run: RunDirectory, config: RunConfig, command: list[str], prog
     )
 
 
-def _check_sources(config: RunConfig) -> None:
+def _dry_run(
+    run: RunDirectory, config: RunConfig, scheduler: ModuleType, options: argparse.Namespace, programs: Programs
+) -> int:
+    """Print what submit would do; 2 where it would refuse, with each reason on standard error."""
+    path = run.path.absolute()
+    if has_queue(scheduler):
+        print(describe_submission(config, path, scheduler, programs))
+    checks = (lambda: scheduler.check(config.cluster), lambda: check_sources(config))
+    refusals = [words for check in checks if (words := _refusal(check))]
+    try:
+        starter = scheduler.find_starter()
+    except ConfigError as error:
+        refusals.append(str(error))
+        starter = "mpirun"
+    nodes = scheduler.node_names(config.cluster)[: config.cluster.nodes]
+    command = scheduler.build_command(config.cluster, path, sys.executable, starter, programs.worker, nodes)
+    print(describe_plan(run, config, command, programs), flush=True)
+    if run.path.exists():
+        print(f"launcher: note: {_run_exists(run, options)}", file=sys.stderr)
+    for words in refusals:
+        print(f"launcher: error: submit would refuse this: {' '.join(words.split())}", file=sys.stderr)
+    return 2 if refusals else 0
+
+
+def _refusal(check: Callable[[], None]) -> str | None:
+    try:
+        check()
+    except ValueError as error:  # ConfigError, and what the data's files are refused with
+        return str(error)
+    return None
+
+
+def check_sources(config: RunConfig) -> None:
+    """ConfigError where the tokenizer or a corpus is not there, or their sizes do not fit."""
     from robustbert.data.prepare import check_sources  # reads files; not needed by the other commands
 
     check_sources(config.data)
@@ -139,7 +158,8 @@ def _check_sources(config: RunConfig) -> None:
             )
 
 
-def _create(run: RunDirectory, config: RunConfig) -> None:
+def create_run(run: RunDirectory, config: RunConfig) -> None:
+    """Make a run's directory with its configuration; ConfigError where it is there already."""
     run.path.parent.mkdir(parents=True, exist_ok=True)
     try:
         run.path.mkdir()
