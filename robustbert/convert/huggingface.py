@@ -83,8 +83,10 @@ def read_huggingface(folder: Path) -> tuple[WholeModel, list[str]]:
     theirs = _read_weights(folder)
     try:
         config = model_config_of(_read_config(folder / CONFIG), theirs)
-    except (ConfigError, KeyError, TypeError) as error:
-        raise ConversionError(f"{folder / CONFIG}: no configuration of a RoBERTa ({error})") from None
+    except (ConversionError, ConfigError) as error:
+        raise ConversionError(f"{folder / CONFIG}: {error}") from None
+    except (KeyError, TypeError) as error:
+        raise ConversionError(f"{folder / CONFIG}: is no configuration of a RoBERTa ({error})") from None
     whole = WholeModel(config, from_huggingface(theirs, config, folder))
     notes = [f"{dtype} weights are widened to fp32, which is exact" for dtype in _narrow_types(theirs)]
     lost = [name for name in NAMING.unused(theirs, config) if name not in (*_TIED, *_BUFFERS)]
@@ -138,9 +140,9 @@ def model_config_of(huggingface: dict, theirs: dict[str, torch.Tensor]) -> Model
     """
     for key, wanted in (("model_type", "roberta"), ("hidden_act", "gelu")):
         if huggingface.get(key) != wanted:
-            raise ConversionError(f"config.json has {key} {huggingface.get(key)!r}; only {wanted!r} can be converted")
+            raise ConversionError(f"its {key} {huggingface.get(key)!r} cannot be converted, only {wanted!r}")
     if huggingface.get("position_embedding_type", "absolute") != "absolute":
-        raise ConversionError("only absolute position embeddings can be converted")
+        raise ConversionError("only absolute position embeddings can be converted, its own are others")
     pad_id = 1 if huggingface.get("pad_token_id") is None else huggingface["pad_token_id"]
     token_types_TH = theirs.get(NAMING.token_types)
     has_token_types = token_types_TH is not None and (len(token_types_TH) > 1 or bool(token_types_TH.any()))

@@ -226,3 +226,17 @@ def test_sharded_safetensors_and_half_precision_are_read(tokenizer, tmp_path):
     next((tmp_path / "sharded").glob("model-*.safetensors")).unlink()
     with pytest.raises(ConversionError, match="cut off or damaged"):
         convert(tmp_path / "sharded", "fairseq", tmp_path / "again", tokenizer_dir=tmp_path / "tokenizer")
+
+
+@pytest.mark.slow
+def test_roberta_base_with_the_released_vocabulary(shared_data, tmp_path):
+    tokenizer = load_tokenizer(shared_data / "bpe")
+    config = ModelConfig(preset="roberta-base", vocab_size=tokenizer.vocab_size)
+    write_fairseq(tmp_path / "theirs", random_whole(config), tokenizer, final=tmp_path / "theirs")
+    for name in ("encoder.json", "vocab.bpe"):  # the release has dict.txt alone; fairseq downloads the others
+        (tmp_path / "theirs" / name).unlink()
+    (tmp_path / "theirs" / "dict.txt").write_bytes((shared_data / "bpe" / "dict.txt").read_bytes())
+    done = convert(tmp_path / "theirs", "huggingface", tmp_path / "ours", tokenizer_dir=shared_data / "bpe")
+    print(done.comparison)
+    assert 0 < done.num_parameters - 124_697_433 < 100 * 769  # RoBERTa base, and the rows that pad its vocabulary
+    assert load_tokenizer(tmp_path / "ours").encode("Hello world!") == [31414, 232, 328]
