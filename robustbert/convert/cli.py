@@ -25,16 +25,16 @@ def main(argv: list[str] | None = None) -> int:
     """Convert and print one line; 2 with one line on standard error where it cannot be done."""
     parser = argparse.ArgumentParser(
         prog="tools/convert",
-        description="Convert a model. The result's logits are compared with the source's, on real text and on random tokens, "
-        "each side read by its own library, before it counts; more than 1e-4 apart is refused.",
+        description="Convert a model. The result's logits are compared with the source's, on real text and on random "
+        "tokens, each side read by its own library, before it counts; more than 1e-4 apart is refused.",
         epilog=_EXAMPLE,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument(
         "source",
         type=Path,
-        help="a run (its newest checkpoint), a checkpoint, a folder of Hugging Face's RobertaForMaskedLM, a folder of fairseq's "
-        "RobertaModel or its model file",
+        help="a run (its newest checkpoint), a checkpoint, a folder of Hugging Face's RobertaForMaskedLM, a folder of "
+        "fairseq's RobertaModel or its model file",
     )
     parser.add_argument("--to", required=True, choices=("huggingface", "fairseq", "robustbert"), help="the format to write")
     parser.add_argument("--output", required=True, type=Path, help="the folder to make; it must not exist")

@@ -66,7 +66,7 @@ def convert(
             progress(f"writing {output}")
             notes = _write(partial, model, to, output, mesh, origin=str(found.path))
             notes = [*model.notes, *notes]
-            num_parameters = sum(tensor.numel() for tensor in model.whole.state.values())
+            num_parameters = model.whole.num_parameters
             sides, config = (model.reader, reader_of_result(partial, to, model, mesh)), model.whole.config
             del model  # its memory is the readers' now
             comparison = compare(*sides, config, passages, progress)

@@ -83,7 +83,7 @@ def read_fairseq(model_file: Path) -> tuple[WholeModel, list[str]]:
     config = _config_of(settings, theirs, kept, model_file)
     tied = theirs.get("encoder.lm_head.weight")
     if tied is not None and not tied.equal(theirs[_WORDS]):
-        raise ConversionError(f"{model_file}: encoder.lm_head.weight differs from {_WORDS}; only a tied head can be converted")
+        raise ConversionError(f"{model_file}: encoder.lm_head.weight differs from {_WORDS}; only a tied head is converted")
     state = NAMING.from_theirs(theirs, config, model_file)
     notes = []
     narrow = theirs[_WORDS].dtype
@@ -118,7 +118,7 @@ def write_fairseq(folder: Path, whole: WholeModel, tokenizer: Tokenizer, final: 
         "cfg": _settings(config, final),
         "model": theirs,
         "optimizer_history": [
-            {"criterion_name": "MaskedLmLoss", "optimizer_name": "FairseqAdam", "lr_scheduler_state": {}, "num_updates": 0}
+            dict(criterion_name="MaskedLmLoss", optimizer_name="FairseqAdam", lr_scheduler_state={}, num_updates=0)
         ],
         "extra_state": {"train_iterator": {"epoch": 1, "iterations_in_epoch": 0}},
         "task_state": {},
@@ -139,7 +139,7 @@ def write_fairseq(folder: Path, whole: WholeModel, tokenizer: Tokenizer, final: 
 
 def _check_writable(config: ModelConfig, tokenizer: Tokenizer) -> None:
     if not isinstance(tokenizer, ByteBPE):
-        raise ConversionError("fairseq's RoBERTa has a byte-level BPE, this model's tokenizer is another; use --to huggingface")
+        raise ConversionError("fairseq's RoBERTa has a byte-level BPE, this model another tokenizer; use --to huggingface")
     if config.pad_id != _PAD_ID or config.layernorm_eps != _LAYERNORM_EPS:
         raise ConversionError(
             f"fairseq has {PAD} at {_PAD_ID} and layer norms with eps {_LAYERNORM_EPS}, this model {config.pad_id} and "

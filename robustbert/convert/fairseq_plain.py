@@ -1,7 +1,7 @@
 """An independent reader of fairseq's model.pt, dict.txt and BPE files, in plain PyTorch, from their published format.
 
-It serves the gate of a conversion where fairseq cannot be imported, so it shares no tensor names, no layout and no model code
-with what it checks: it goes from fairseq's files to logits by itself. B batch, S sequence, H hidden, V vocabulary.
+It serves the gate of a conversion where fairseq cannot be imported, so it shares no tensor names, no layout and no model
+code with what it checks: it goes from fairseq's files to logits by itself. B batch, S sequence, H hidden, V vocabulary.
 """
 
 import json
@@ -22,7 +22,8 @@ class PlainFairseqModel:
         self._model = {name.split(".", 1)[1]: tensor.float() for name, tensor in model.items() if name.startswith(_ROOTS)}
         self._heads = {name: tensor.float() for name, tensor in model.items() if name.startswith("classification_heads.")}
         self._num_heads = num_heads
-        self._num_layers = 1 + max(int(name.split(".")[2]) for name in self._model if name.startswith("sentence_encoder.layers."))
+        layers = (name.split(".")[2] for name in self._model if name.startswith("sentence_encoder.layers."))
+        self._num_layers = 1 + max(map(int, layers))
 
     def features(self, tokens_BS: torch.Tensor) -> torch.Tensor:
         """The encoder's output x_BSH. Padding is where the id is 1."""
@@ -67,7 +68,8 @@ class PlainFairseqModel:
         if f"{module}.in_proj_weight" in self._model:
             weight, bias = self._get(f"{module}.in_proj_weight"), self._get(f"{module}.in_proj_bias")
         else:
-            weight, bias = (torch.cat([self._get(f"{module}.{p}_proj.{kind}") for p in "qkv"]) for kind in ("weight", "bias"))
+            kinds = ("weight", "bias")
+            weight, bias = (torch.cat([self._get(f"{module}.{p}_proj.{kind}") for p in "qkv"]) for kind in kinds)
         x_SBH = x_BSH.transpose(0, 1)
         out, _ = F.multi_head_attention_forward(
             x_SBH, x_SBH, x_SBH, x_SBH.shape[2], self._num_heads, weight, bias, None, None, False, 0.0,

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import torch
 
+from robustbert.convert.errors import ConversionError
 from robustbert.convert.fairseq import NEXT_SENTENCE
 from robustbert.convert.fairseq_file import read_model_file
 from robustbert.convert.fairseq_import import fairseq_version, mended_for_fairseq, why_fairseq_is_not_importable
@@ -54,10 +55,10 @@ class FairseqReader:
             try:
                 with mended_for_fairseq(), torch.serialization.safe_globals([Namespace]):
                     return self._own_logits(batches)
-            except Exception as error:
-                if self._must_load:
-                    raise
+            except Exception as error:  # of many kinds, from inside fairseq
                 self._obstacle = f"fairseq itself does not load it: {' '.join(str(error).split())[:100]}"
+                if self._must_load:
+                    raise ConversionError(f"{self._model_file.name}: {self._obstacle}") from error
                 self.name = self._plain_name()
         return self._plain_logits(batches)
 

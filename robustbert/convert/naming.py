@@ -39,9 +39,9 @@ _SHAPES = {
 
 @dataclass(frozen=True)
 class Naming:
-    """outer, next_sentence: our tensors to theirs, but for the layers. layer: what precedes a layer's modules, {} its number.
+    """outer, next_sentence: our tensors to theirs, but for the layers. token_types: theirs, None where they have none.
 
-    layer_modules: our modules of a layer to theirs. qkv: their three modules.
+    layer: what precedes the modules of a layer, {} its number. layer_modules: our modules of a layer to theirs. qkv: their three modules.
     """
 
     outer: dict[str, str]
@@ -116,9 +116,11 @@ def _checked(theirs: Mapping[str, torch.Tensor], name: str, shape: tuple[int, ..
     if tensor is None:
         raise ConversionError(f"{file}: the tensor {name} is missing: it is cut off or no masked language model of RoBERTa")
     if tuple(tensor.shape) != shape:
-        raise ConversionError(f"{file}: the tensor {name} has the shape {tuple(tensor.shape)}, the configuration beside it says {shape}")
+        raise ConversionError(
+            f"{file}: the tensor {name} has the shape {tuple(tensor.shape)}, the configuration beside it says {shape}"
+        )
     if not tensor.is_floating_point():
-        raise ConversionError(f"{file}: the tensor {name} holds {tensor.dtype}; only floating point weights can be converted")
+        raise ConversionError(f"{file}: the tensor {name} holds {tensor.dtype}; only floating point can be converted")
     return tensor
 
 

@@ -97,7 +97,7 @@ def _find_tokenizer(source: Path, tokenizer_dir: Path | None, whole: WholeModel)
     tokenizer = load_tokenizer(folder)
     if tokenizer.pad_id != whole.config.pad_id:
         raise ConversionError(
-            f"{folder}: its padding is id {tokenizer.pad_id}, the model's {whole.config.pad_id}: it is another model's tokenizer"
+            f"{folder}: its padding is id {tokenizer.pad_id}, the model's {whole.config.pad_id}: it is of another model"
         )
     if tokenizer.vocab_size > whole.config.vocab_size:
         raise ConversionError(
@@ -111,7 +111,7 @@ def _find_dictionary(model_file: Path, tokenizer_dir: Path | None) -> Path:
     folders = [model_file.parent] + ([tokenizer_dir] if tokenizer_dir is not None else [])
     found = next((folder / _DICTIONARY for folder in folders if (folder / _DICTIONARY).is_file()), None)
     if found is None:
-        raise ConversionError(f"no {_DICTIONARY} beside {model_file}; copy the model's there, or name its folder with --tokenizer")
+        raise ConversionError(f"no {_DICTIONARY} beside {model_file}; copy it there, or name its folder with --tokenizer")
     return found
 
 
@@ -120,7 +120,7 @@ def _fairseq_tokenizer(model_file: Path, dictionary: Path, tokenizer_dir: Path |
     folder = tokenizer_dir or model_file.parent
     if not has_tokenizer(folder):
         raise ConversionError(
-            f"{folder} has no encoder.json and vocab.bpe (GPT-2's files, which fairseq downloads); name their folder with --tokenizer"
+            f"{folder} has no encoder.json and vocab.bpe (GPT-2's, which fairseq downloads); name their folder with --tokenizer"
         )
     if (folder / "encoder.json").is_file() and not (folder / "vocab.json").is_file():
         return load_byte_bpe(folder, dictionary)

@@ -33,7 +33,8 @@ def as_released(content: dict) -> dict:
     for name, tensor in content["model"].items():
         name = name.replace("encoder.", "decoder.", 1).replace(".layernorm_embedding.", ".emb_layer_norm.")
         if ".q_proj." in name:
-            parts = [content["model"][name.replace("decoder.", "encoder.", 1).replace(".q_proj.", f".{p}_proj.")] for p in "qkv"]
+            now = name.replace("decoder.", "encoder.", 1)
+            parts = [content["model"][now.replace(".q_proj.", f".{part}_proj.")] for part in "qkv"]
             name, tensor = name.replace(".q_proj.", ".in_proj_"), torch.cat(parts)
         if ".k_proj." not in name and ".v_proj." not in name and not name.endswith(".version"):
             model[name] = tensor.half()

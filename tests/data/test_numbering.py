@@ -11,7 +11,8 @@ from robustbert.data.tokenizer.numbering import dictionary_names, gpt2_numbers, 
 GPT2 = {"!": 0, "A": 1, "B": 2, "AB": 3, "<|endoftext|>": 4}
 MERGES = [("A", "B")]
 DICTIONARY = "3 90\n0 7\nmadeupword0000 0\n2 5\n1 4\n4 0\n"
-ROBERTA = {"<s>": 0, "<pad>": 1, "</s>": 2, "<unk>": 3, "AB": 4, "!": 5, "madeupword0000": 6, "B": 7, "A": 8, "<|endoftext|>": 9, "<mask>": 10}
+SPECIALS = {"<s>": 0, "<pad>": 1, "</s>": 2, "<unk>": 3, "<mask>": 10}
+ROBERTA = SPECIALS | {"AB": 4, "!": 5, "madeupword0000": 6, "B": 7, "A": 8, "<|endoftext|>": 9}
 
 
 def test_an_id_is_the_line_plus_four_and_mask_comes_last(tmp_path):
