@@ -20,7 +20,7 @@ setup(
     description="Pretrains RoBERTa, sharded by tensor, pipeline and data parallelism, from one laptop to a cluster",
     python_requires=">=3.11,<3.13",
     packages=find_packages(include=["robustbert", "robustbert.*", "launcher", "launcher.*"]),
-    package_data={"robustbert.hardware": ["profiles/*.yaml"]},
+    package_data={"robustbert.hardware": ["profiles/*.yaml"], "launcher.report": ["assets/*"]},
     install_requires=[
         "torch>=2.9,<=2.13.0",
         "megatron-core==0.16.1",
@@ -35,6 +35,7 @@ setup(
         "safetensors>=0.4",
         "prometheus-client>=0.20",
         "rich>=13.0",
+        "plotly>=6.0",  # launcher report; its JavaScript goes into the page
     ],
     extras_require={
         "corpora": CORPORA,

@@ -72,6 +72,7 @@ def build_parsers() -> tuple[argparse.ArgumentParser, dict[str, argparse.Argumen
     _add_plan(verb)
     _add_doctor(verb)
     _add_run_verbs(verb)
+    _add_monitoring_verbs(verb)
     supervise = verb(
         "supervise",
         "what a scheduler starts: prepare, train and restart a run in the foreground, until it ends",
@@ -175,6 +176,18 @@ def _add_run_verbs(verb: Callable) -> None:
     resume.add_argument("--detach", action="store_true", help="run in the background")
 
 
+def _add_monitoring_verbs(verb: Callable) -> None:
+    report = verb(
+        "report",
+        "one HTML page with the curves, events and checkpoints of a run, or of several side by side",
+        "  launcher report quickstart\n  launcher report first second --output both.html --png both.png",
+    )
+    report.add_argument("runs", metavar="RUN", nargs="+", help="a run's name, or its directory")
+    report.add_argument("--dir", default="runs", metavar="FOLDER", help="the runs' folder (default: runs)")
+    report.add_argument("--output", metavar="FILE", help="the page (default: report.html in the first run's directory)")
+    report.add_argument("--png", metavar="FILE", help="a picture of it, too; needs Chromium")
+
+
 def _submit(options: argparse.Namespace, programs: Programs) -> int:
     from launcher.submit import submit
 
@@ -208,6 +221,12 @@ def _doctor(options: argparse.Namespace, programs: Programs) -> int:
     return doctor(options)
 
 
+def _report(options: argparse.Namespace, programs: Programs) -> int:
+    from launcher.report.command import report
+
+    return report(options)
+
+
 def _supervise(options: argparse.Namespace, programs: Programs) -> int:
     from launcher.supervise import supervise
 
@@ -224,5 +243,6 @@ _HANDLERS = {
     "status": _control("status"),
     "logs": _control("logs"),
     "cancel": _control("cancel"),
+    "report": _report,
     "supervise": _supervise,
 }
