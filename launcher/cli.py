@@ -183,9 +183,23 @@ def _add_monitoring_verbs(verb: Callable) -> None:
         "  launcher report quickstart\n  launcher report first second --output both.html --png both.png",
     )
     report.add_argument("runs", metavar="RUN", nargs="+", help="a run's name, or its directory")
-    report.add_argument("--dir", default="runs", metavar="FOLDER", help="the runs' folder (default: runs)")
     report.add_argument("--output", metavar="FILE", help="the page (default: report.html in the first run's directory)")
     report.add_argument("--png", metavar="FILE", help="a picture of it, too; needs Chromium")
+    top = verb("top", "a run, live in the terminal", "  launcher top quickstart\n  launcher top quickstart --once | head -20")
+    top.add_argument("run", metavar="RUN", help="a run's name, or its directory")
+    top.add_argument("--interval", type=float, default=2.0, metavar="SECONDS", help="between two looks (default: 2)")
+    top.add_argument("--once", action="store_true", help="print how it is now, and leave")
+    monitor = verb(
+        "monitor",
+        "Prometheus with the alerts, and Grafana where it is installed, for the runs of a folder; until Ctrl-C",
+        "  launcher monitor\n  launcher monitor --dir /shared/runs --port 9091 --alertmanager 127.0.0.1:9093",
+    )
+    monitor.add_argument("--port", type=int, default=9090, metavar="N", help="of Prometheus (default: 9090)")
+    monitor.add_argument("--grafana-port", type=int, default=3000, metavar="N", help="default: 3000")
+    monitor.add_argument("--alertmanager", metavar="HOST:PORT", help="who is told of alerts (default: nobody)")
+    monitor.add_argument("--dry-run", action="store_true", help="print the configuration and the commands; start nothing")
+    for parser in (report, top, monitor):
+        parser.add_argument("--dir", default="runs", metavar="FOLDER", help="the runs' folder (default: runs)")
 
 
 def _submit(options: argparse.Namespace, programs: Programs) -> int:
@@ -227,6 +241,18 @@ def _report(options: argparse.Namespace, programs: Programs) -> int:
     return report(options)
 
 
+def _top(options: argparse.Namespace, programs: Programs) -> int:
+    from launcher.top import top
+
+    return top(options)
+
+
+def _monitor(options: argparse.Namespace, programs: Programs) -> int:
+    from launcher.monitor import monitor
+
+    return monitor(options)
+
+
 def _supervise(options: argparse.Namespace, programs: Programs) -> int:
     from launcher.supervise import supervise
 
@@ -244,5 +270,7 @@ _HANDLERS = {
     "logs": _control("logs"),
     "cancel": _control("cancel"),
     "report": _report,
+    "top": _top,
+    "monitor": _monitor,
     "supervise": _supervise,
 }
