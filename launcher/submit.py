@@ -4,7 +4,9 @@ import argparse
 import shlex
 import shutil
 import sys
+from collections.abc import Callable
 from pathlib import Path
+from types import ModuleType
 
 from launcher.foreground import run_in_background, run_in_foreground
 from launcher.programs import Programs, module_command
@@ -18,37 +20,21 @@ from robustbert.run_directory import RunDirectory
 
 
 def submit(options: argparse.Namespace, programs: Programs) -> int:
-    """Check everything, make the run's directory, start the run. Errors leave nothing behind."""
+    """Check everything, make the run's directory, start the run. Errors leave nothing behind.
+
+    A dry run prints everything even where this machine or its data is not ready, and then says what submit would refuse.
+    """
     scheduler_override = [f"cluster.scheduler={options.scheduler}"] if options.scheduler else []
     config = load_config(options.config, [*options.overrides, *scheduler_override])
     scheduler = find_scheduler(config.cluster.scheduler)
-    scheduler.check(config)
-    starter = scheduler.find_starter()
     run = RunDirectory(Path(config.run.dir).expanduser() / config.run.name)
-    if run.path.exists() and not options.dry_run:
+    if options.dry_run:
+        return _dry_run(run, config, scheduler, options, programs)
+    scheduler.check(config)
+    scheduler.find_starter()
+    if run.path.exists():
         raise ConfigError(_run_exists(run, options))
     _check_sources(config)
-    if options.dry_run:
-        if has_queue(scheduler):
-            print(describe_submission(config, run.path.absolute(), scheduler, programs))
-        print(
-            describe_plan(
-                run,
-                config,
-                scheduler.build_command(
-                    config,
-                    run.path.absolute(),
-                    sys.executable,
-                    starter,
-                    programs.worker,
-                    scheduler.node_names(config)[: config.cluster.nodes],
-                ),
-                programs,
-            )
-        )
-        if run.path.exists():
-            print(f"launcher: note: {_run_exists(run, options)}", file=sys.stderr)
-        return 0
     _create(run, config)
     print(f"run {config.run.name} in {run.path}: {describe_layout(config)}", flush=True)
     if has_queue(scheduler):
@@ -122,6 +108,37 @@ def describe_plan(run: RunDirectory, config: RunConfig, command: list[str], prog
             dump_config(config).rstrip(),
         ]
     )
+
+
+def _dry_run(
+    run: RunDirectory, config: RunConfig, scheduler: ModuleType, options: argparse.Namespace, programs: Programs
+) -> int:
+    """Print what submit would do; 2 where it would refuse, with each reason on standard error."""
+    path = run.path.absolute()
+    if has_queue(scheduler):
+        print(describe_submission(config, path, scheduler, programs))
+    refusals = [words for check in (scheduler.check, _check_sources) if (words := _refusal(check, config))]
+    try:
+        starter = scheduler.find_starter()
+    except ConfigError as error:
+        refusals.append(str(error))
+        starter = "mpirun"
+    nodes = scheduler.node_names(config)[: config.cluster.nodes]
+    command = scheduler.build_command(config, path, sys.executable, starter, programs.worker, nodes)
+    print(describe_plan(run, config, command, programs), flush=True)
+    if run.path.exists():
+        print(f"launcher: note: {_run_exists(run, options)}", file=sys.stderr)
+    for words in refusals:
+        print(f"launcher: error: submit would refuse this: {' '.join(words.split())}", file=sys.stderr)
+    return 2 if refusals else 0
+
+
+def _refusal(check: Callable[[RunConfig], None], config: RunConfig) -> str | None:
+    try:
+        check(config)
+    except ValueError as error:  # ConfigError, and what the data's files are refused with
+        return str(error)
+    return None
 
 
 def _check_sources(config: RunConfig) -> None:
