@@ -14,6 +14,7 @@ CORPORA = [
 ]
 BENCHMARKS = ["datasets>=3.0"]  # the peer's data sets
 DASHBOARDS = ["grafana-foundation-sdk==1769699379!11.6.0"]  # makes the dashboards; whoever only uses them does not need it
+TENSORBOARD = ["tensorboard>=2.14"]  # monitoring.tensorboard: true
 
 setup(
     name="robustbert",
@@ -46,6 +47,7 @@ setup(
         "corpora": CORPORA,
         "benchmarks": BENCHMARKS,
         "dashboards": DASHBOARDS,
+        "tensorboard": TENSORBOARD,
         "test": [
             "pytest>=8.0",
             "pytest-timeout>=2.3",
@@ -54,6 +56,7 @@ setup(
             *CORPORA,
             *BENCHMARKS,
             *DASHBOARDS,
+            *TENSORBOARD,
         ],
     },
     entry_points={"console_scripts": ["launcher=launcher.cli:main"]},
