@@ -23,6 +23,7 @@ train: {steps: 12, global_batch_size: 8, micro_batch_size: 2, log_interval: 1}
 checkpoint: {interval: 2, keep_last: 2}
 fault_tolerance: {max_restarts: 3, hang_timeout_s: 60, startup_timeout_s: 90}
 cluster: {processes_per_node: 2}
+monitoring: {prometheus_port: null}
 """
 
 
