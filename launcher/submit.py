@@ -1,6 +1,7 @@
 """`launcher submit` and `launcher resume`: from a configuration, or a run that stopped, to a supervised run."""
 
 import argparse
+import importlib.util
 import shlex
 import shutil
 import sys
@@ -35,6 +36,7 @@ def submit(options: argparse.Namespace, programs: Programs) -> int:
     if run.path.exists():
         raise ConfigError(_run_exists(run, options))
     _check_sources(config)
+    _check_extras(config)
     _create(run, config)
     print(f"run {config.run.name} in {run.path}: {describe_layout(config)}", flush=True)
     if has_queue(scheduler):
@@ -58,6 +60,7 @@ def resume(options: argparse.Namespace, programs: Programs) -> int:
     scheduler = find_scheduler(config.cluster.scheduler)
     scheduler.check(config)
     scheduler.find_starter()
+    _check_extras(config)
     status = read_status(run)
     name = run_argument(run)
     if status.is_alive or status.state == "queued":
@@ -117,7 +120,7 @@ def _dry_run(
     path = run.path.absolute()
     if has_queue(scheduler):
         print(describe_submission(config, path, scheduler, programs))
-    refusals = [words for check in (scheduler.check, _check_sources) if (words := _refusal(check, config))]
+    refusals = [words for check in (scheduler.check, _check_sources, _check_extras) if (words := _refusal(check, config))]
     try:
         starter = scheduler.find_starter()
     except ConfigError as error:
@@ -139,6 +142,14 @@ def _refusal(check: Callable[[RunConfig], None], config: RunConfig) -> str | Non
     except ValueError as error:  # ConfigError, and what the data's files are refused with
         return str(error)
     return None
+
+
+def _check_extras(config: RunConfig) -> None:
+    """What a configuration asks for beyond install_requires is there."""
+    if config.monitoring.tensorboard and importlib.util.find_spec("tensorboard") is None:
+        raise ConfigError(
+            "monitoring.tensorboard: true needs the package tensorboard; pip install 'robustbert[tensorboard]', or leave it false"
+        )
 
 
 def _check_sources(config: RunConfig) -> None:

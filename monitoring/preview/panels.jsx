@@ -1,7 +1,9 @@
 // The panels of a dashboard, drawn by @grafana/ui. Heatmaps and state time lines are no part of it: they are drawn as lines.
-import {FieldColorModeId, FieldType, createDataFrame, createTheme, dateTime, getDisplayProcessor} from '@grafana/data';
-import {BigValue, Table, ThemeContext, TimeSeries} from '@grafana/ui';
 import {createRoot} from 'react-dom/client';
+
+// Their CommonJS builds: esbuild gives the other ones whole modules for the default exports of what they import.
+const {FieldColorModeId, FieldType, createDataFrame, createTheme, dateTime, getDisplayProcessor} = require('@grafana/data');
+const {BigValue, Table, ThemeContext, TimeSeries} = require('@grafana/ui');
 
 const {dashboard, results, run, start, stop, step} = window.preview;
 const theme = createTheme({colors: {mode: 'dark'}});

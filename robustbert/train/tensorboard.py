@@ -1,9 +1,12 @@
 """What TensorBoard shows of a run: the lines of metrics.jsonl and the evaluations as scalars in RUN/tensorboard."""
 
 import math
+from collections.abc import Callable
 
+from robustbert.json_lines import say_error
 from robustbert.run_directory import RunDirectory
 
+_FLUSH_S = 30
 # Key of metrics.jsonl -> tag; the part before the slash is a group of TensorBoard's page.
 _TAGS = {
     "loss": "loss/train",
@@ -33,6 +36,7 @@ class TensorBoard:
     def __init__(self, run: RunDirectory):
         self._folder = run.path / "tensorboard"
         self._writer = None
+        self._is_broken = False
 
     def show(self, line: dict) -> None:
         """A line of metrics.jsonl."""
@@ -46,12 +50,24 @@ class TensorBoard:
         self._add("loss/held_out", math.log(perplexity), step, time_s)
 
     def close(self) -> None:
-        if self._writer is not None:
-            self._writer.close()
+        self._write(lambda: self._writer and self._writer.close())
 
     def _add(self, tag: str, value: float, step: int, time_s: float) -> None:
+        self._write(lambda: self._open(step).add_scalar(tag, value, step, walltime=time_s))
+
+    def _open(self, step: int):
         if self._writer is None:
             from torch.utils.tensorboard import SummaryWriter  # seconds of imports, for whoever asks for it
 
-            self._writer = SummaryWriter(str(self._folder), purge_step=step, flush_secs=30)
-        self._writer.add_scalar(tag, value, step, walltime=time_s)
+            self._writer = SummaryWriter(str(self._folder), purge_step=step, flush_secs=_FLUSH_S)
+        return self._writer
+
+    def _write(self, act: Callable[[], object]) -> None:
+        """A disk that is full ends the event files, not the run."""
+        if self._is_broken:
+            return
+        try:
+            act()
+        except OSError as error:
+            self._is_broken = True
+            say_error(f"{self._folder} cannot be written ({error.strerror}); no more is written for TensorBoard")
