@@ -98,3 +98,29 @@ def test_it_serves_the_runs_of_a_folder_until_it_is_interrupted(tmp_path, promet
             socket.create_connection(("127.0.0.1", port), 1)
     finally:
         process.kill()
+
+
+@pytest.mark.slow
+def test_an_installed_package_brings_all_that_monitor_and_report_need(tmp_path, prometheus):
+    installed, elsewhere = tmp_path / "installed", tmp_path / "elsewhere"
+    elsewhere.mkdir()
+    source = tmp_path / "source"  # a build leaves folders beside setup.py
+    kept_out = shutil.ignore_patterns(".git", "node_modules", "runs", "build", "*.egg-info", "__pycache__")
+    shutil.copytree(ROOT, source, ignore=kept_out)
+    pip = [sys.executable, "-m", "pip", "install", "--quiet", "--no-deps", "--no-build-isolation", "--no-index", "--target", installed, source]
+    subprocess.run([*map(str, pip)], check=True, capture_output=True, text=True, timeout=120)
+
+    def run(*words) -> str:
+        environment = os.environ | {"PYTHONPATH": str(installed)}
+        return subprocess.run([*map(str, words)], cwd=elsewhere, env=environment, check=True, capture_output=True, text=True, timeout=60).stdout
+
+    shown = run(sys.executable, "-m", "launcher", "monitor", "--dir", elsewhere, "--dry-run")
+    config = elsewhere / "prometheus.yml"
+    config.write_text(shown.partition(f"\n{shutil.which('prometheus')} ")[0])
+    assert str(installed / "monitoring" / "rules") in config.read_text()
+    assert "2 rule files found" in run("promtool", "check", "config", config)
+    assets = "from launcher.report.page import _asset; print(len(_asset('page.css')), len(_asset('page.js')), len(_asset('page.html')))"
+    assert all(int(size) > 100 for size in run(sys.executable, "-c", assets).split())
+    dashboards = installed / "monitoring" / "grafana" / "dashboards"
+    assert sorted(path.name for path in dashboards.iterdir()) == ["robustbert_fleet.json", "robustbert_run.json"]
+    assert len(list((installed / "monitoring" / "grafana" / "provisioning").rglob("*.yaml"))) == 2

@@ -17,8 +17,9 @@ def rules() -> Iterator[dict]:
             yield from group["rules"]
 
 
-def alerts() -> dict[str, dict]:
-    return {rule["alert"]: rule for rule in rules() if "alert" in rule}
+def alerts() -> list[dict]:
+    """Every alerting rule; an alert may have several."""
+    return [rule for rule in rules() if "alert" in rule]
 
 
 def panels(dashboard: Path) -> list[dict]:
