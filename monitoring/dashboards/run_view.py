@@ -98,8 +98,9 @@ def _ranks() -> list:
                    renamed={"rank": "rank", "node": "node", "Value": "own time"}, hidden=("run",), units={"own time": "s"}),
         curves("Memory", query(f"max by (kind) (robustbert_rank_memory_bytes{RANKS})", "{{kind}}, largest rank"), unit="bytes",
                is_from_zero=True),
-        curves("Heartbeats: the oldest", query(f"max(time() - (robustbert_rank_heartbeat_timestamp_seconds{RUN} > 0))", "age"), unit="s",
-               is_from_zero=True, width=12, about="Processes beat every second."),
+        curves("Heartbeats: the oldest",
+               query(f"max(timestamp(robustbert_rank_heartbeat_timestamp_seconds{RUN}) - (robustbert_rank_heartbeat_timestamp_seconds{RUN} > 0))", "age"), unit="s",
+               is_from_zero=True, width=12, about="When they were asked; processes beat every second."),
         states("Ranks up", query(f"robustbert_rank_up{RUN}", "{{rank}}"), width=12, height=8,
                names={0: ("silent", STATES["failed"]), 1: ("up", STATES["running"])}),
     ]  # fmt: skip

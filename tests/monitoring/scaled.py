@@ -36,6 +36,7 @@ class FastPrometheus:
 
     def __init__(self, folder: Path, runs: Path):
         (folder / "rules").mkdir(parents=True)
+        (runs / ".prometheus").mkdir(parents=True)
         for path in (FOLDER / "rules").glob("*.yml"):
             (folder / "rules" / path.name).write_text(scaled(path.read_text()))
         text = build_configuration(runs).replace(str(FOLDER / "rules"), str(folder / "rules"))

@@ -22,13 +22,13 @@ from tests.monitoring.shipped import alerts, panel_queries, substituted
 
 pytestmark = [pytest.mark.cluster, pytest.mark.slow, pytest.mark.faults, pytest.mark.timeout(900)]
 FIRST_PORT = 9700
-ALERT_TIMEOUT_S = 120  # much more than it takes: other tests may share the machine
+ALERT_TIMEOUT_S = 180  # much more than it takes: other tests may share the machine
 # fp16 whose loss scale begins at its minimum; a straggler is one soon; two hosts, both of them this machine.
 OVERRIDES = (
     *("precision=fp16", "optim.initial_loss_scale=1.0", "optim.min_loss_scale=1.0", "optim.lr=1e-3"),
     *("train.steps=100000", "train.log_interval=1", "checkpoint.interval=10", "train.global_batch_size=8"),
     *(f"monitoring.prometheus_port={FIRST_PORT}", "monitoring.straggler_after_s=1", "monitoring.collectives_interval=1"),
-    *("cluster.processes_per_node=4", "cluster.scheduler=mpi", "fault_tolerance.max_restarts=9", "fault_tolerance.hang_timeout_s=900", "fault_tolerance.startup_timeout_s=900"),
+    *("cluster.processes_per_node=4", "cluster.scheduler=mpi", "fault_tolerance.max_node_failures=1", "fault_tolerance.hang_timeout_s=900", "fault_tolerance.startup_timeout_s=900"),
 )
 
 
@@ -117,10 +117,10 @@ def test_every_alert_fires_and_every_panel_has_data(watched):
     watched.wait_for_alerts("RankMissing", "TrainingStalled")
     assert "rank 3" in watched.fired["RobustbertRankMissing"]
 
-    for _ in range(2):  # failures of the same node: it is left out
-        num_started = len(watched.run.events("started"))
-        watched.worker(1).kill()
-        watched.wait_until("a restart", lambda: len(watched.run.events("started")) > num_started)
+    empty = [(dashboard, title, expr) for dashboard, title, expr in panel_queries() if not prometheus.has_had(substituted(expr, "moody"), since)]
+    assert not empty, empty
+
+    watched.worker(1).kill()  # and with it its node is left out
     watched.wait_for_alerts("NodesLost", "GoodputLow")
 
     os.kill(read_supervisor(watched.run.run).pid, signal.SIGKILL)
@@ -130,5 +130,3 @@ def test_every_alert_fires_and_every_panel_has_data(watched):
     assert {alert["alert"] for alert in alerts()} == set(watched.fired)
     for name, summary in watched.fired.items():
         assert "moody" in summary and "{{" not in summary and "error" not in summary, (name, summary)
-    empty = [(dashboard, title, expr) for dashboard, title, expr in panel_queries() if not prometheus.has_had(substituted(expr, "moody"), since)]
-    assert not empty, empty
