@@ -71,6 +71,7 @@ def build_parsers() -> tuple[argparse.ArgumentParser, dict[str, argparse.Argumen
     _add_submit(verb)
     _add_plan(verb)
     _add_doctor(verb)
+    _add_sweep(verb)
     _add_run_verbs(verb)
     _add_monitoring_verbs(verb)
     supervise = verb(
@@ -149,6 +150,33 @@ def _add_doctor(verb: Callable) -> None:
     )
 
 
+def _add_sweep(verb: Callable) -> None:
+    sweep = verb(
+        "sweep",
+        "many runs or commands, each once; going on with a sweep runs what is missing",
+        "  launcher sweep configs/quickstart.yaml --over optim.lr=[5e-4,1e-3] --over run.seed=[1,2] train.steps=300\n"
+        "  launcher sweep runs/sweep-quickstart                       # go on: failed members are tried again\n"
+        "  launcher sweep runs/sweep-quickstart --status\n"
+        "  launcher sweep sweeps/glue --scheduler slurm --parallel 16 cluster.partition=gpu cluster.gpus_per_node=1",
+    )
+    sweep.add_argument("target", metavar="CONFIG|FOLDER", help="a YAML file with --over, or the folder of a sweep (with sweep.json)")
+    sweep.add_argument(
+        "overrides", metavar="section.key=value", nargs="*", help="replaces a value; of a FOLDER: only of the section cluster"
+    )
+    sweep.add_argument(
+        "--over", action="append", metavar="section.key=[...]", help="values to try; given several times: every combination"
+    )
+    sweep.add_argument("--scheduler", metavar="NAME", help="where members run: local, mpi (on every host), slurm (a job array)")
+    sweep.add_argument(
+        "--parallel", type=int, metavar="N", help="members at once, of mpi on each host (default: 1; slurm: as many as it lets)"
+    )
+    sweep.add_argument("--folder", metavar="FOLDER", help="of a new sweep (default: RUN_DIR/sweep-NAME)")
+    sweep.add_argument("--dry-run", action="store_true", help="print the members and the commands; change nothing")
+    sweep.add_argument("--detach", action="store_true", help="run in the background, or do not watch the queue")
+    sweep.add_argument("--status", action="store_true", help="a table of the members")
+    sweep.add_argument("--cancel", action="store_true", help="stop the members that run; the sweep can go on later")
+
+
 def _add_run_verbs(verb: Callable) -> None:
     status = verb(
         "status", "the state of a run, or a table of all runs", "  launcher status\n  launcher status quickstart"
@@ -160,7 +188,13 @@ def _add_run_verbs(verb: Callable) -> None:
         "go on with a stopped, failed or interrupted run",
         "  launcher resume quickstart\n  launcher resume quickstart train.steps=3000",
     )
-    for parser in (status, logs, cancel, resume):
+    signals = verb(
+        "signal",
+        "send the notice that a scheduler sends, or another signal, to the supervisor of a run",
+        "  launcher signal quickstart            # save, end with exit code 75; a job of Slurm goes back to the queue\n"
+        "  launcher signal quickstart INT        # save and stop, as cancel does, without waiting",
+    )
+    for parser in (status, logs, cancel, resume, signals):
         optional = {"nargs": "?"} if parser is status else {}
         parser.add_argument("run", metavar="RUN", help="a run's name, or its directory", **optional)
         parser.add_argument("--dir", default="runs", metavar="FOLDER", help="the runs' folder (default: runs)")
@@ -171,6 +205,13 @@ def _add_run_verbs(verb: Callable) -> None:
         "--lines", type=int, default=20, metavar="N", help="of each log, without --rank (default: 20; 0: all)"
     )
     logs.add_argument("--follow", action="store_true", help="go on until the run ends")
+    signals.add_argument(
+        "signal",
+        nargs="?",
+        default="notice",
+        choices=("notice", "USR1", "TERM", "INT"),
+        help="notice (default) is USR1; after USR1 and TERM the exit code is 75, after INT 130",
+    )
     cancel.add_argument("--now", action="store_true", help="kill it at once, without a checkpoint")
     resume.add_argument("overrides", metavar="section.key=value", nargs="*", help="changes the run's configuration")
     resume.add_argument("--detach", action="store_true", help="run in the background")
@@ -253,6 +294,12 @@ def _monitor(options: argparse.Namespace, programs: Programs) -> int:
     return monitor(options)
 
 
+def _sweep(options: argparse.Namespace, programs: Programs) -> int:
+    from launcher.sweep.command import sweep
+
+    return sweep(options, programs)
+
+
 def _supervise(options: argparse.Namespace, programs: Programs) -> int:
     from launcher.supervise import supervise
 
@@ -265,6 +312,7 @@ _HANDLERS = {
     "submit": _submit,
     "plan": _plan,
     "doctor": _doctor,
+    "sweep": _sweep,
     "resume": _resume,
     "status": _control("status"),
     "logs": _control("logs"),
@@ -272,5 +320,6 @@ _HANDLERS = {
     "report": _report,
     "top": _top,
     "monitor": _monitor,
+    "signal": _control("send_signal"),
     "supervise": _supervise,
 }

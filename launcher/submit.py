@@ -31,13 +31,18 @@ def submit(options: argparse.Namespace, programs: Programs) -> int:
     run = RunDirectory(Path(config.run.dir).expanduser() / config.run.name)
     if options.dry_run:
         return _dry_run(run, config, scheduler, options, programs)
-    scheduler.check(config)
+    scheduler.check(config.cluster)
     scheduler.find_starter()
     if run.path.exists():
         raise ConfigError(_run_exists(run, options))
+<<<<<<< HEAD
     _check_sources(config)
     _check_extras(config)
     _create(run, config)
+=======
+    check_sources(config)
+    create_run(run, config)
+>>>>>>> main
     print(f"run {config.run.name} in {run.path}: {describe_layout(config)}", flush=True)
     if has_queue(scheduler):
         try:
@@ -58,7 +63,7 @@ def resume(options: argparse.Namespace, programs: Programs) -> int:
             "run.name, run.dir and run.seed belong to the run and cannot change when it is resumed; submit a new run"
         )
     scheduler = find_scheduler(config.cluster.scheduler)
-    scheduler.check(config)
+    scheduler.check(config.cluster)
     scheduler.find_starter()
     _check_extras(config)
     status = read_status(run)
@@ -120,14 +125,19 @@ def _dry_run(
     path = run.path.absolute()
     if has_queue(scheduler):
         print(describe_submission(config, path, scheduler, programs))
+<<<<<<< HEAD
     refusals = [words for check in (scheduler.check, _check_sources, _check_extras) if (words := _refusal(check, config))]
+=======
+    checks = (lambda: scheduler.check(config.cluster), lambda: check_sources(config))
+    refusals = [words for check in checks if (words := _refusal(check))]
+>>>>>>> main
     try:
         starter = scheduler.find_starter()
     except ConfigError as error:
         refusals.append(str(error))
         starter = "mpirun"
-    nodes = scheduler.node_names(config)[: config.cluster.nodes]
-    command = scheduler.build_command(config, path, sys.executable, starter, programs.worker, nodes)
+    nodes = scheduler.node_names(config.cluster)[: config.cluster.nodes]
+    command = scheduler.build_command(config.cluster, path, sys.executable, starter, programs.worker, nodes)
     print(describe_plan(run, config, command, programs), flush=True)
     if run.path.exists():
         print(f"launcher: note: {_run_exists(run, options)}", file=sys.stderr)
@@ -136,14 +146,15 @@ def _dry_run(
     return 2 if refusals else 0
 
 
-def _refusal(check: Callable[[RunConfig], None], config: RunConfig) -> str | None:
+def _refusal(check: Callable[[], None]) -> str | None:
     try:
-        check(config)
+        check()
     except ValueError as error:  # ConfigError, and what the data's files are refused with
         return str(error)
     return None
 
 
+<<<<<<< HEAD
 def _check_extras(config: RunConfig) -> None:
     """What a configuration asks for beyond install_requires is there."""
     if config.monitoring.tensorboard and importlib.util.find_spec("tensorboard") is None:
@@ -153,6 +164,10 @@ def _check_extras(config: RunConfig) -> None:
 
 
 def _check_sources(config: RunConfig) -> None:
+=======
+def check_sources(config: RunConfig) -> None:
+    """ConfigError where the tokenizer or a corpus is not there, or their sizes do not fit."""
+>>>>>>> main
     from robustbert.data.prepare import check_sources  # reads files; not needed by the other commands
 
     check_sources(config.data)
@@ -167,7 +182,8 @@ def _check_sources(config: RunConfig) -> None:
             )
 
 
-def _create(run: RunDirectory, config: RunConfig) -> None:
+def create_run(run: RunDirectory, config: RunConfig) -> None:
+    """Make a run's directory with its configuration; ConfigError where it is there already."""
     run.path.parent.mkdir(parents=True, exist_ok=True)
     try:
         run.path.mkdir()
