@@ -51,6 +51,19 @@ def find_paces(pulses: dict[int, RankPulse]) -> dict[int, Pace]:
     return paces
 
 
+def held_stragglers(events: list[dict]) -> list[dict]:
+    """The events `straggler` of those that are slow by a run's events: neither told to keep up again nor of an ended job."""
+    held: dict[int, dict] = {}
+    for event in events:
+        if event.get("event") == "straggler":
+            held[event["rank"]] = event
+        elif event.get("event") == "straggler_over":
+            held.pop(event["rank"], None)
+        elif event.get("event") in ("started", "finished", "preempted", "failed"):
+            held.clear()
+    return list(held.values())
+
+
 class Stragglers:
     """Remembers since when a rank is slow; `held`: those called stragglers now, `paces`: the newest of all ranks."""
 

@@ -120,7 +120,7 @@ def _of_ranks(job: JobView, stragglers: Stragglers, now: float) -> Iterator:
     slowest = stragglers.slowest
     yield _gauge("robustbert_slowest_rank", "The rank furthest above its pipeline stage's median.", slowest and slowest.rank)
     yield _gauge("robustbert_slowest_rank_ratio", "Its own time over that median.", slowest and slowest.ratio)
-    held = {(str(pace.rank), pace.host): pace.ratio for pace in stragglers.held.values()}
+    held = {(str(pace.rank), pace.host): pace.ratio for pace in list(stragglers.held.values())}  # it changes in another thread
     yield _labelled("robustbert_straggler", "Ranks that have been slow for some time: own time over the median.", ("rank", "host"), held)
 
 
