@@ -14,6 +14,7 @@ from launcher.queue import cancel_in_queue, signal_in_queue
 from launcher.run_lookup import find_run
 from launcher.run_status import RunStatus, all_runs, queue_state, read_status, status_table, way_on
 from launcher.stop_request import StopRequest
+from launcher.stragglers import held_stragglers
 from launcher.supervisor_record import SupervisorRecord, is_supervised, read_supervisor
 from robustbert.config import ConfigError, load_config
 from robustbert.run_directory import RunDirectory
@@ -42,6 +43,8 @@ def describe(status: RunStatus) -> str:
     lines.append(f"checkpoint  {checkpoint}")
     if status.detail:
         lines.append(f"{status.state:11} {status.detail}")
+    for event in held_stragglers(status.run.events()):
+        lines.append(f"slow        rank {event['rank']} on {event['host']}: {event['ratio']} times its stage's median, since step {event['step']}")
     lines.append(f"next        {way_on(status)}")
     lines.append("")
     for event in status.run.events()[-NUM_EVENTS:]:

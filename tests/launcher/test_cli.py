@@ -70,6 +70,15 @@ def test_dry_run_prints_everything_and_writes_nothing(launching):
     assert shlex.split(command)[-1] == path and shlex.quote(path) in command
 
 
+def test_dry_run_shows_a_job_that_is_not_ready_and_every_reason(launching):
+    done = launching.launcher("submit", "small.yaml", "--scheduler", "mpi", "data.train=[{text: no.txt}]", "--dry-run")
+    assert done.returncode == 2
+    assert "mpirun" in done.stdout and "configuration:" in done.stdout
+    first, second = done.stderr.splitlines()
+    assert "submit would refuse this: cluster.hosts names 0 hosts" in first and "no.txt" in second
+    assert not (launching.folder / "runs").exists()
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
