@@ -68,7 +68,7 @@ class LauncherFolder:
             raise AssertionError(f"took longer than {timeout_s} s\n{output}\n{errors}\n{self.logs()}") from None
         return subprocess.CompletedProcess(process.args, process.returncode, output, errors)
 
-    def launcher(self, *arguments: str, timeout_s: float = 30, **environment: str) -> subprocess.CompletedProcess:
+    def launcher(self, *arguments: str, timeout_s: float = 90, **environment: str) -> subprocess.CompletedProcess:
         return self.finish(self.start(*arguments, **environment), timeout_s)
 
     def wait_for(self, condition, timeout_s: float = 60):
