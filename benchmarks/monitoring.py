@@ -1,4 +1,4 @@
-"""`python -m benchmarks.monitoring {step,scale}`: what monitoring costs a training step, and whether Prometheus copes with 1,024 ranks.
+"""`python -m benchmarks.monitoring {step,scale}`: what monitoring costs a step, and whether Prometheus copes with 1,024 ranks.
 
 step: two processes on gloo train a small model; blocks of steps with everything measured and reported alternate with
 blocks without. Compared is the processor time of the training thread, which other programs of the machine hardly change.
@@ -18,7 +18,6 @@ from benchmarks.monitoring_scale import SimulatedJob, watch_with_prometheus
 from benchmarks.records import write_record
 
 BLOCK = 10  # steps; the default of train.log_interval and of monitoring.collectives_interval
-TITLE = "The cost of monitoring"
 
 
 class NoMetrics:
@@ -29,7 +28,7 @@ class NoMetrics:
 
 
 def train_in_blocks(job, config, run) -> dict:
-    """Medians over the blocks of one rank: seconds of the training thread a step with and without monitoring, of the clock, of the pulse."""
+    """Of one rank, medians over the blocks: the training thread's seconds a step with and without monitoring; a beat's."""
     from launcher.heartbeats import Heartbeats
     from launcher.pulse import ADDRESS_VARIABLE, TOKEN_VARIABLE, Pulse
     from robustbert.progress import Progress
@@ -191,7 +190,8 @@ def main() -> int:
     lines = step(options) if options.what == "step" else scale(options)
     print("\n".join(lines))
     if options.record:
-        write_record(options.record, f"{TITLE}: {options.what}", f"python -m benchmarks.monitoring {options.what}", "", ("torch", "prometheus-client"), lines)
+        command, libraries = f"python -m benchmarks.monitoring {options.what}", ("torch", "prometheus-client")
+        write_record(options.record, f"The cost of monitoring: {options.what}", command, "", libraries, lines)
     return 0
 
 

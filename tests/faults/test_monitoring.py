@@ -58,9 +58,8 @@ def test_a_slow_rank_is_named_until_it_keeps_up_and_a_killed_exporter_comes_back
 
 def test_on_a_full_disk_the_figures_stay_alive(lab, small_disk):  # noqa: F811
     port, overrides = monitored()
-    run = lab.submit(
-        "full", {"slow_s": 0.2}, f"run.dir={small_disk}", *overrides, "train.steps=40", "checkpoint.interval=40", folder=small_disk
-    )
+    overrides += [f"run.dir={small_disk}", "train.steps=40", "checkpoint.interval=40"]
+    run = lab.submit("full", {"slow_s": 0.2}, *overrides, folder=small_disk)
     run.wait_for("started")
     wait_for(run.run.metrics)
     ballast = small_disk / "ballast"
