@@ -35,14 +35,8 @@ def submit(options: argparse.Namespace, programs: Programs) -> int:
     scheduler.find_starter()
     if run.path.exists():
         raise ConfigError(_run_exists(run, options))
-<<<<<<< HEAD
-    _check_sources(config)
-    _check_extras(config)
-    _create(run, config)
-=======
     check_sources(config)
     create_run(run, config)
->>>>>>> main
     print(f"run {config.run.name} in {run.path}: {describe_layout(config)}", flush=True)
     if has_queue(scheduler):
         try:
@@ -65,7 +59,7 @@ def resume(options: argparse.Namespace, programs: Programs) -> int:
     scheduler = find_scheduler(config.cluster.scheduler)
     scheduler.check(config.cluster)
     scheduler.find_starter()
-    _check_extras(config)
+    check_extras(config)
     status = read_status(run)
     name = run_argument(run)
     if status.is_alive or status.state == "queued":
@@ -125,12 +119,8 @@ def _dry_run(
     path = run.path.absolute()
     if has_queue(scheduler):
         print(describe_submission(config, path, scheduler, programs))
-<<<<<<< HEAD
-    refusals = [words for check in (scheduler.check, _check_sources, _check_extras) if (words := _refusal(check, config))]
-=======
     checks = (lambda: scheduler.check(config.cluster), lambda: check_sources(config))
     refusals = [words for check in checks if (words := _refusal(check))]
->>>>>>> main
     try:
         starter = scheduler.find_starter()
     except ConfigError as error:
@@ -154,20 +144,17 @@ def _refusal(check: Callable[[], None]) -> str | None:
     return None
 
 
-<<<<<<< HEAD
-def _check_extras(config: RunConfig) -> None:
-    """What a configuration asks for beyond install_requires is there."""
+def check_extras(config: RunConfig) -> None:
+    """ConfigError where a package is missing that the configuration asks for beyond install_requires."""
     if config.monitoring.tensorboard and importlib.util.find_spec("tensorboard") is None:
         raise ConfigError(
             "monitoring.tensorboard: true needs the package tensorboard; pip install 'robustbert[tensorboard]', or leave it false"
         )
 
 
-def _check_sources(config: RunConfig) -> None:
-=======
 def check_sources(config: RunConfig) -> None:
-    """ConfigError where the tokenizer or a corpus is not there, or their sizes do not fit."""
->>>>>>> main
+    """ConfigError where the tokenizer, a corpus or a package is not there, or their sizes do not fit."""
+    check_extras(config)
     from robustbert.data.prepare import check_sources  # reads files; not needed by the other commands
 
     check_sources(config.data)
