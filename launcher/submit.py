@@ -35,7 +35,7 @@ def submit(options: argparse.Namespace, programs: Programs) -> int:
     scheduler.find_starter()
     if run.path.exists():
         raise ConfigError(_run_exists(run, options))
-    check_sources(config)
+    check_needs(config)
     create_run(run, config)
     print(f"run {config.run.name} in {run.path}: {describe_layout(config)}", flush=True)
     if has_queue(scheduler):
@@ -119,7 +119,7 @@ def _dry_run(
     path = run.path.absolute()
     if has_queue(scheduler):
         print(describe_submission(config, path, scheduler, programs))
-    checks = (lambda: scheduler.check(config.cluster), lambda: check_sources(config))
+    checks = (lambda: scheduler.check(config.cluster), lambda: check_needs(config))
     refusals = [words for check in checks if (words := _refusal(check))]
     try:
         starter = scheduler.find_starter()
@@ -152,8 +152,8 @@ def check_extras(config: RunConfig) -> None:
         )
 
 
-def check_sources(config: RunConfig) -> None:
-    """ConfigError where the tokenizer, a corpus or a package is not there, or their sizes do not fit."""
+def check_needs(config: RunConfig) -> None:
+    """ConfigError where the tokenizer, a corpus or a package that the configuration asks for is not there, or sizes do not fit."""
     check_extras(config)
     from robustbert.data.prepare import check_sources  # reads files; not needed by the other commands
 

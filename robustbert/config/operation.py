@@ -63,7 +63,7 @@ class ClusterConfig:
     processes_per_node: int = 1
     hosts: tuple[str, ...] = ()  # of the scheduler mpi; those beyond `nodes` are spare
     hostfile: str | None = None  # of the scheduler mpi: one host a line, instead of `hosts`
-    remote_shell: str = "ssh"  # of the scheduler mpi: called as REMOTE_SHELL HOST COMMAND...
+    remote_shell: str = "ssh"  # of the scheduler mpi: called as REMOTE_SHELL HOST COMMAND..., by MPICH with ssh's -x before the host
     exclude: tuple[str, ...] = ()  # nodes that the job must not get; of the schedulers mpi and slurm
     gpus_per_node: int | None = None  # of the scheduler slurm; a sweep's members on one host share them out
     # Of the scheduler slurm:
