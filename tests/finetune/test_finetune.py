@@ -158,7 +158,7 @@ def test_reduced_precision_trains(tmp_path, glue, tiny_model, precision):
 def test_missing_sets_and_models_are_named(tmp_path, glue, tiny_model):
     with pytest.raises(FinetuneError, match="has no train set of sst-2"):
         run("sst-2", Request(tmp_path, tmp_path / "a", SETTINGS, tiny_model))
-    with pytest.raises(FinetuneError, match="no model there"):
+    with pytest.raises(ValueError, match="no Hugging Face model"):
         run("sst-2", Request(glue, tmp_path / "b", SETTINGS, glue))
     with pytest.raises(FinetuneError, match="is no folder; --data takes"):
         run("sst-2", Request(tmp_path / "none", tmp_path / "c", SETTINGS, tiny_model))
