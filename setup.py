@@ -13,6 +13,7 @@ CORPORA = [
     "backports.zstd>=1.0; python_version < '3.14'",
 ]
 BENCHMARKS = ["datasets>=3.0"]  # the peer's data sets
+FINETUNING = ["scikit-learn>=1.3", "scipy>=1.11"]  # tools/finetune: the tasks' official metrics
 
 setup(
     name="robustbert",
@@ -38,8 +39,9 @@ setup(
     ],
     extras_require={
         "corpora": CORPORA,
+        "finetune": FINETUNING,
         "benchmarks": BENCHMARKS,
-        "test": ["pytest>=8.0", "pytest-timeout>=2.3", "hypothesis>=6.100", *CORPORA, *BENCHMARKS],
+        "test": ["pytest>=8.0", "pytest-timeout>=2.3", "hypothesis>=6.100", *CORPORA, *FINETUNING, *BENCHMARKS],
     },
     entry_points={"console_scripts": ["launcher=launcher.cli:main"]},
 )

@@ -1,0 +1,40 @@
+"""Where a task's files and a model's weights lie."""
+
+from pathlib import Path
+
+from robustbert.finetune.output import OutputFolder
+from robustbert.finetune.replicas import Replicas
+from robustbert.finetune.settings import FinetuneError
+from robustbert.finetune.task import Task
+
+
+def task_folder(task: Task, data: Path) -> Path:
+    """The task's own folder: `data`, or the one of that name below it (as in a folder of all of GLUE)."""
+    if not data.is_dir():
+        raise FinetuneError(f"{data} is no folder; --data takes the one with the official files of {task.name}")
+    return next((data / name for name in task.folders if (data / name).is_dir()), data)
+
+
+def read_split(task: Task, folder: Path, split: str) -> list | None:
+    """The examples of a split; None where it has no file."""
+    try:
+        return task.read(folder, split)
+    except FileNotFoundError:
+        return None
+
+
+def encoder_folder(model: Path | None, start_from: Path | None, output: Path, replicas: Replicas) -> Path:
+    """The Hugging Face folder with the encoder to start from.
+
+    model: a folder of transformers. start_from: a former finetuning's output, finished.
+    """
+    if start_from is not None:
+        former = OutputFolder(start_from)
+        if former.result() is None:
+            raise FinetuneError(f"--start-from {start_from}: no finished finetuning (it has no result.json)")
+        return former.model
+    if model is None:
+        raise FinetuneError("which model? name it with --model, or a former finetuning with --start-from")
+    if not (model / "config.json").exists():
+        raise FinetuneError(f"--model {model}: no model there (no config.json)")
+    return model
