@@ -8,6 +8,8 @@ _GLUE = "robustbert.finetune.tasks.glue"
 # name -> the module whose build(name) makes the Task
 MODULES = {
     **dict.fromkeys(("cola", "sst-2", "mrpc", "sts-b", "qqp", "mnli", "qnli", "rte", "wnli"), _GLUE),
+    **dict.fromkeys(("squad1.1", "squad2.0"), "robustbert.finetune.tasks.squad.task"),
+    "race": "robustbert.finetune.tasks.race.task",
 }
 
 

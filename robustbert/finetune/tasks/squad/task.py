@@ -114,9 +114,9 @@ class SquadTask(Task):
             if not name.endswith("total")
         }
 
-    def prediction_files(self, predictions: list[Prediction]) -> dict[str, str]:
-        """The official prediction file and those beside it, name to content."""
-        return file_contents(predictions, THRESHOLD)
+    def prediction_files(self, split: str, examples: list[Question], predictions: list[Prediction]) -> dict[str, str]:
+        """The official prediction file and those beside it, see files.py."""
+        return file_contents(split, predictions, THRESHOLD)
 
 
 def build(name: str) -> SquadTask:
