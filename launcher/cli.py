@@ -71,6 +71,7 @@ def build_parsers() -> tuple[argparse.ArgumentParser, dict[str, argparse.Argumen
     _add_submit(verb)
     _add_plan(verb)
     _add_doctor(verb)
+    _add_sweep(verb)
     _add_run_verbs(verb)
     supervise = verb(
         "supervise",
@@ -148,6 +149,33 @@ def _add_doctor(verb: Callable) -> None:
     )
 
 
+def _add_sweep(verb: Callable) -> None:
+    sweep = verb(
+        "sweep",
+        "many runs or commands, each once; going on with a sweep runs what is missing",
+        "  launcher sweep configs/quickstart.yaml --over optim.lr=[5e-4,1e-3] --over run.seed=[1,2] train.steps=300\n"
+        "  launcher sweep runs/sweep-quickstart                       # go on: failed members are tried again\n"
+        "  launcher sweep runs/sweep-quickstart --status\n"
+        "  launcher sweep sweeps/glue --scheduler slurm --parallel 16 cluster.partition=gpu cluster.gpus_per_node=1",
+    )
+    sweep.add_argument("target", metavar="CONFIG|FOLDER", help="a YAML file with --over, or the folder of a sweep (with sweep.json)")
+    sweep.add_argument(
+        "overrides", metavar="section.key=value", nargs="*", help="replaces a value; of a FOLDER: only of the section cluster"
+    )
+    sweep.add_argument(
+        "--over", action="append", metavar="section.key=[...]", help="values to try; given several times: every combination"
+    )
+    sweep.add_argument("--scheduler", metavar="NAME", help="where members run: local, mpi (on every host), slurm (a job array)")
+    sweep.add_argument(
+        "--parallel", type=int, metavar="N", help="members at once, of mpi on each host (default: 1; slurm: as many as it lets)"
+    )
+    sweep.add_argument("--folder", metavar="FOLDER", help="of a new sweep (default: RUN_DIR/sweep-NAME)")
+    sweep.add_argument("--dry-run", action="store_true", help="print the members and the commands; change nothing")
+    sweep.add_argument("--detach", action="store_true", help="run in the background, or do not watch the queue")
+    sweep.add_argument("--status", action="store_true", help="a table of the members")
+    sweep.add_argument("--cancel", action="store_true", help="stop the members that run; the sweep can go on later")
+
+
 def _add_run_verbs(verb: Callable) -> None:
     status = verb(
         "status", "the state of a run, or a table of all runs", "  launcher status\n  launcher status quickstart"
@@ -208,6 +236,12 @@ def _doctor(options: argparse.Namespace, programs: Programs) -> int:
     return doctor(options)
 
 
+def _sweep(options: argparse.Namespace, programs: Programs) -> int:
+    from launcher.sweep.command import sweep
+
+    return sweep(options, programs)
+
+
 def _supervise(options: argparse.Namespace, programs: Programs) -> int:
     from launcher.supervise import supervise
 
@@ -220,6 +254,7 @@ _HANDLERS = {
     "submit": _submit,
     "plan": _plan,
     "doctor": _doctor,
+    "sweep": _sweep,
     "resume": _resume,
     "status": _control("status"),
     "logs": _control("logs"),

@@ -1,5 +1,6 @@
 """The one place of the launcher that reads the variables by which a process learns its rank."""
 
+import os
 import socket
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -91,6 +92,16 @@ def rank_environment(
     kept.setdefault("OMP_NUM_THREADS", str(max(1, num_cores // num_processes)))
     kept["PYTHONPATH"] = python_path
     return kept
+
+
+def find_array_task(environ: Mapping[str, str]) -> int | None:
+    """This task's number in its Slurm job array; None outside of one."""
+    return _first(environ, ("SLURM_ARRAY_TASK_ID",))
+
+
+def num_own_cores() -> int:
+    """The cores that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def _first(environ: Mapping[str, str], names: tuple[str, ...]) -> int | None:

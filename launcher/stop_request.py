@@ -19,6 +19,7 @@ class StopRequest:
 
     def __init__(self):
         self.reason: str | None = None
+        self.number: signal.Signals | None = None  # of the signal that gave the reason
         self.exit_code = 75
         self.kill_at_once = False
         for number in self.REASONS:
@@ -32,6 +33,7 @@ class StopRequest:
 
     def _stop(self, number, frame) -> None:
         if self.reason is None:
+            self.number = signal.Signals(number)
             self.reason, self.exit_code = self.REASONS[number]
 
     def _kill(self, number, frame) -> None:

@@ -22,12 +22,12 @@ def submit(options: argparse.Namespace, programs: Programs) -> int:
     scheduler_override = [f"cluster.scheduler={options.scheduler}"] if options.scheduler else []
     config = load_config(options.config, [*options.overrides, *scheduler_override])
     scheduler = find_scheduler(config.cluster.scheduler)
-    scheduler.check(config)
+    scheduler.check(config.cluster)
     starter = scheduler.find_starter()
     run = RunDirectory(Path(config.run.dir).expanduser() / config.run.name)
     if run.path.exists() and not options.dry_run:
         raise ConfigError(_run_exists(run, options))
-    _check_sources(config)
+    check_sources(config)
     if options.dry_run:
         if has_queue(scheduler):
             print(describe_submission(config, run.path.absolute(), scheduler, programs))
@@ -36,12 +36,12 @@ def submit(options: argparse.Namespace, programs: Programs) -> int:
                 run,
                 config,
                 scheduler.build_command(
-                    config,
+                    config.cluster,
                     run.path.absolute(),
                     sys.executable,
                     starter,
                     programs.worker,
-                    scheduler.node_names(config)[: config.cluster.nodes],
+                    scheduler.node_names(config.cluster)[: config.cluster.nodes],
                 ),
                 programs,
             )
@@ -49,7 +49,7 @@ def submit(options: argparse.Namespace, programs: Programs) -> int:
         if run.path.exists():
             print(f"launcher: note: {_run_exists(run, options)}", file=sys.stderr)
         return 0
-    _create(run, config)
+    create_run(run, config)
     print(f"run {config.run.name} in {run.path}: {describe_layout(config)}", flush=True)
     if has_queue(scheduler):
         try:
@@ -70,7 +70,7 @@ def resume(options: argparse.Namespace, programs: Programs) -> int:
             "run.name, run.dir and run.seed belong to the run and cannot change when it is resumed; submit a new run"
         )
     scheduler = find_scheduler(config.cluster.scheduler)
-    scheduler.check(config)
+    scheduler.check(config.cluster)
     scheduler.find_starter()
     status = read_status(run)
     name = run_argument(run)
@@ -124,7 +124,8 @@ def describe_plan(run: RunDirectory, config: RunConfig, command: list[str], prog
     )
 
 
-def _check_sources(config: RunConfig) -> None:
+def check_sources(config: RunConfig) -> None:
+    """ConfigError where the tokenizer or a corpus is not there, or their sizes do not fit."""
     from robustbert.data.prepare import check_sources  # reads files; not needed by the other commands
 
     check_sources(config.data)
@@ -139,7 +140,8 @@ def _check_sources(config: RunConfig) -> None:
             )
 
 
-def _create(run: RunDirectory, config: RunConfig) -> None:
+def create_run(run: RunDirectory, config: RunConfig) -> None:
+    """Make a run's directory with its configuration; ConfigError where it is there already."""
     run.path.parent.mkdir(parents=True, exist_ok=True)
     try:
         run.path.mkdir()

@@ -14,7 +14,7 @@ from launcher.error_record import ErrorRecord
 from launcher.failure import Failure, find_failure, set_aside_error_files
 from launcher.health import check_node
 from launcher.heartbeats import Heartbeats
-from launcher.job_env import rank_environment
+from launcher.job_env import num_own_cores, rank_environment
 from launcher.nodes import NodePool, TooFewNodes
 from launcher.prepare_data import prepare_error_file, progress_file
 from launcher.programs import Programs, module_command, python_path
@@ -60,7 +60,7 @@ class Supervisor:
         self.scheduler = find_scheduler(self.config.cluster.scheduler)
         self.nodes = NodePool(
             self.config,
-            self.scheduler.node_names(self.config),
+            self.scheduler.node_names(self.config.cluster),
             self.check_node,
             on_left_out=lambda node, reason: run.append_event("node_left_out", node=node, reason=reason),
         )
@@ -139,14 +139,14 @@ class Supervisor:
         set_aside_error_files(self.run)
         num_processes = len(nodes) * self.config.cluster.processes_per_node
         command = self.scheduler.build_command(
-            self.config, self.run.path, sys.executable, self.scheduler.find_starter(), self.programs.worker, nodes
+            self.config.cluster, self.run.path, sys.executable, self.scheduler.find_starter(), self.programs.worker, nodes
         )
         log = self.run.logs / "mpirun.log"
         log_start = log.stat().st_size if log.exists() else 0
         is_alone = nodes == ["localhost"]
         with Heartbeats(self.record.job_mark, "127.0.0.1" if is_alone else "") as heartbeats:
             environment = rank_environment(
-                os.environ, num_processes // len(nodes), _num_cores(), python_path(), in_allocation=has_queue(self.scheduler)
+                os.environ, num_processes // len(nodes), num_own_cores(), python_path(), in_allocation=has_queue(self.scheduler)
             )
             address = "127.0.0.1" if is_alone else own_address_towards(nodes)
             environment[ADDRESS_VARIABLE] = f"{address}:{heartbeats.port}"
@@ -173,7 +173,7 @@ class Supervisor:
     def check_node(self, node: str) -> str | None:
         """What is wrong with a node of several."""
         return check_node(
-            lambda command: self.scheduler.remote_command(self.config, node, command),
+            lambda command: self.scheduler.remote_command(self.config.cluster, node, command),
             python_path(),
             self.run.path,
             self.record.job_mark,
@@ -230,7 +230,3 @@ def _go_to_folder_of_submit(run: RunDirectory) -> None:
     submitted = next((event for event in run.events() if event["event"] == "submitted"), {})
     if os.path.isdir(submitted.get("folder", "")):
         os.chdir(submitted["folder"])
-
-
-def _num_cores() -> int:
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

@@ -30,7 +30,7 @@ def doctor(options: argparse.Namespace) -> int:
     overrides = [f"cluster.scheduler={options.scheduler}"] if options.scheduler else []
     config = load_config(options.config, [*options.overrides, *overrides])
     scheduler = find_scheduler(config.cluster.scheduler)
-    scheduler.check(config)
+    scheduler.check(config.cluster)
     starter = scheduler.find_starter()
     if has_queue(scheduler) and not scheduler.is_inside_allocation():
         again = ["launcher", *sys.argv[1:]]
@@ -39,7 +39,7 @@ def doctor(options: argparse.Namespace) -> int:
             f"{scheduler.allocation_command(config, again)}"
         )
     known = load_names(options.exclude_file) if options.exclude_file else []
-    nodes = scheduler.node_names(config)
+    nodes = scheduler.node_names(config.cluster)
     with _shared_folder(config) as folder:
         with ThreadPoolExecutor(_AT_ONCE) as threads:
             answers = list(threads.map(lambda node: _ask(config, scheduler, node, folder, options.megabytes), nodes))
@@ -107,7 +107,7 @@ def _ask(config: RunConfig, scheduler: ModuleType, node: str, folder: Path, mega
     python = [sys.executable, "-m", "launcher.doctor.node_check", *arguments]
     words = ["env", f"PYTHONPATH={python_path()}", *threads, *python]
     if hasattr(scheduler, "remote_command"):
-        words = scheduler.remote_command(config, node, [shlex.quote(word) for word in words])
+        words = scheduler.remote_command(config.cluster, node, [shlex.quote(word) for word in words])
     return ask_node(node, words, NODE_TIMEOUT_S)
 
 

@@ -26,7 +26,7 @@ def measure_all_reduce(config: RunConfig, scheduler: ModuleType, starter: str, n
     """
     if config.cluster.num_processes == 1:
         return {"processes": 1, "backend": None, "bytes_per_s_of_mib": {}}
-    command = scheduler.build_command(config, folder, sys.executable, starter, "launcher.doctor.all_reduce", nodes)
+    command = scheduler.build_command(config.cluster, folder, sys.executable, starter, "launcher.doctor.all_reduce", nodes)
     first = _run(command, config, in_allocation=has_queue(scheduler), record=folder / "all_reduce.json")
     if isinstance(first, dict) or first.startswith("did not end"):
         return first

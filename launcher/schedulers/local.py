@@ -4,34 +4,33 @@ from pathlib import Path
 
 from launcher.schedulers.mpich import hydra_command, is_hydra
 from launcher.schedulers.open_mpi import find_starter, mpirun_command
-from robustbert.config import ConfigError, RunConfig
+from robustbert.config import ClusterConfig, ConfigError
 
 __all__ = ["build_command", "check", "find_starter", "node_names"]
 
 
-def check(config: RunConfig) -> None:
+def check(cluster: ClusterConfig) -> None:
     """ConfigError where the job does not fit on one machine."""
-    nodes = config.cluster.nodes
-    if nodes != 1:
+    if cluster.nodes != 1:
         raise ConfigError(
-            f"cluster.nodes ({nodes}): the scheduler `local` runs on this machine only; "
-            f"use cluster.nodes=1 cluster.processes_per_node={config.cluster.num_processes}"
+            f"cluster.nodes ({cluster.nodes}): the scheduler `local` runs on this machine only; "
+            f"use cluster.nodes=1 cluster.processes_per_node={cluster.num_processes}"
         )
 
 
-def node_names(config: RunConfig) -> list[str]:
+def node_names(cluster: ClusterConfig) -> list[str]:
     """This machine."""
     return ["localhost"]
 
 
 def build_command(
-    config: RunConfig, run_path: Path, python: str, starter: str, worker: str, nodes: list[str]
+    cluster: ClusterConfig, run_path: Path, python: str, starter: str, worker: str, nodes: list[str]
 ) -> list[str]:
     """The command that starts every process of the job; pure, its arguments need no shell."""
     program = [python, "-m", worker, str(run_path)]
     if is_hydra(starter):
-        return hydra_command(starter, nodes, config.cluster.num_processes, program, ("-launcher", "fork"))
+        return hydra_command(starter, nodes, cluster.num_processes, program, ("-launcher", "fork"))
     # Its search for fabrics takes a second; on one machine none is needed.
     return mpirun_command(
-        starter, nodes, config.cluster.num_processes, program, ("--mca", "btl", "^ofi")
+        starter, nodes, cluster.num_processes, program, ("--mca", "btl", "^ofi")
     )

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from launcher.schedulers.mpich import hydra_command, is_hydra
 from launcher.schedulers.open_mpi import find_starter, mpirun_command
-from robustbert.config import ConfigError, RunConfig
+from robustbert.config import ClusterConfig, ConfigError
 
 __all__ = ["build_command", "check", "find_starter", "node_names", "remote_command"]
 
@@ -14,22 +14,21 @@ __all__ = ["build_command", "check", "find_starter", "node_names", "remote_comma
 _KEEPALIVE = {"oob_tcp_keepalive_time": 3, "oob_tcp_keepalive_intvl": 2, "oob_tcp_keepalive_probes": 2}
 
 
-def check(config: RunConfig) -> None:
+def check(cluster: ClusterConfig) -> None:
     """ConfigError where hosts are missing or the remote shell is not there."""
-    hosts, nodes = node_names(config), config.cluster.nodes
+    hosts, nodes = node_names(cluster), cluster.nodes
     if len(hosts) < nodes:
-        without = " (without those of cluster.exclude)" if config.cluster.exclude else ""
+        without = " (without those of cluster.exclude)" if cluster.exclude else ""
         raise ConfigError(
-            f"{config.cluster.hostfile or 'cluster.hosts'} names {len(hosts)} hosts{without} and cluster.nodes is {nodes}; "
+            f"{cluster.hostfile or 'cluster.hosts'} names {len(hosts)} hosts{without} and cluster.nodes is {nodes}; "
             "name all of them, spare ones after them"
         )
-    if shutil.which(config.cluster.remote_shell) is None:
-        raise ConfigError(f"cluster.remote_shell ({config.cluster.remote_shell}) was not found")
+    if shutil.which(cluster.remote_shell) is None:
+        raise ConfigError(f"cluster.remote_shell ({cluster.remote_shell}) was not found")
 
 
-def node_names(config: RunConfig) -> list[str]:
+def node_names(cluster: ClusterConfig) -> list[str]:
     """All hosts but those of cluster.exclude; those beyond cluster.nodes are spare. ConfigError names the line of a hostfile that is wrong."""
-    cluster = config.cluster
     hosts = cluster.hosts if cluster.hostfile is None else read_hostfile(Path(cluster.hostfile))
     return [host for host in hosts if host not in cluster.exclude]
 
@@ -56,20 +55,20 @@ def read_hostfile(path: Path) -> list[str]:
 
 
 def build_command(
-    config: RunConfig, run_path: Path, python: str, starter: str, worker: str, nodes: list[str]
+    cluster: ClusterConfig, run_path: Path, python: str, starter: str, worker: str, nodes: list[str]
 ) -> list[str]:
     """The command that starts every process of the job on these nodes; pure, its arguments need no shell."""
     program = [python, "-m", worker, str(run_path)]
     if is_hydra(starter):
-        by_ssh = ("-launcher", "ssh", "-launcher-exec", config.cluster.remote_shell)
-        return hydra_command(starter, nodes, config.cluster.processes_per_node, program, by_ssh)
-    agent = ("--prtemca", "plm_ssh_agent", config.cluster.remote_shell)
+        by_ssh = ("-launcher", "ssh", "-launcher-exec", cluster.remote_shell)
+        return hydra_command(starter, nodes, cluster.processes_per_node, program, by_ssh)
+    agent = ("--prtemca", "plm_ssh_agent", cluster.remote_shell)
     keepalive = (word for name, value in _KEEPALIVE.items() for word in ("--prtemca", name, str(value)))
     return mpirun_command(
-        starter, nodes, config.cluster.processes_per_node, program, (*agent, *keepalive)
+        starter, nodes, cluster.processes_per_node, program, (*agent, *keepalive)
     )
 
 
-def remote_command(config: RunConfig, node: str, command: list[str]) -> list[str]:
+def remote_command(cluster: ClusterConfig, node: str, command: list[str]) -> list[str]:
     """A command on one of the nodes; its words are quoted for the remote shell by the caller."""
-    return [config.cluster.remote_shell, node, *command]
+    return [cluster.remote_shell, node, *command]

@@ -13,7 +13,7 @@ from pathlib import Path
 
 from launcher.schedulers.mpich import hydra_command, is_hydra
 from launcher.schedulers.open_mpi import find_starter, mpirun_command
-from robustbert.config import ConfigError, RunConfig
+from robustbert.config import ClusterConfig, ConfigError, RunConfig
 
 __all__ = ["build_command", "build_script", "build_submission", "check", "find_starter", "node_names", "remote_command", "submit"]
 
@@ -23,7 +23,7 @@ _COMMAND_TIMEOUT_S = 60
 # Slurm tells the shell, the shell tells the supervisor; wait returns at every signal, so it is asked until the process is gone,
 # and once more: bash remembers how it ended.
 _SCRIPT = """#!/bin/bash
-# The supervisor of one run; made by launcher submit.
+# Starts a supervisor on the first node of the allocation; made by launcher.
 export PYTHONPATH={python_path}
 {command} &
 supervisor=$!
@@ -43,7 +43,7 @@ exit "$code"
 """
 
 
-def check(config: RunConfig) -> None:
+def check(cluster: ClusterConfig) -> None:
     """ConfigError where this machine submits no Slurm jobs."""
     if shutil.which("sbatch") is None:
         raise ConfigError(
@@ -52,9 +52,8 @@ def check(config: RunConfig) -> None:
         )
 
 
-def node_names(config: RunConfig) -> list[str]:
+def node_names(cluster: ClusterConfig) -> list[str]:
     """The nodes of this allocation, spare ones last; before there is one, names that stand for them."""
-    cluster = config.cluster
     given = os.environ.get("SLURM_JOB_NODELIST")
     if given is None:
         return [f"NODE{number + 1}" for number in range(cluster.nodes + cluster.spare_nodes)]
@@ -66,11 +65,10 @@ def is_inside_allocation() -> bool:
     return "SLURM_JOB_NODELIST" in os.environ
 
 
-def allocation_options(config: RunConfig) -> list[str]:
-    """What asks sbatch or salloc for the nodes of a run, spare ones included."""
-    cluster = config.cluster
+def allocation_options(name: str, cluster: ClusterConfig) -> list[str]:
+    """What asks sbatch or salloc for the nodes of a job, spare ones included."""
     options = {
-        "job-name": config.run.name,
+        "job-name": name,
         "nodes": cluster.nodes + cluster.spare_nodes,
         "ntasks-per-node": cluster.processes_per_node,
         "gpus-per-node": cluster.gpus_per_node,
@@ -84,31 +82,58 @@ def allocation_options(config: RunConfig) -> list[str]:
 
 def allocation_command(config: RunConfig, command: list[str]) -> str:
     """The line that runs a command inside an allocation as the run's: in this terminal, or in the queue."""
-    options = shlex.join([*allocation_options(config), *config.cluster.sbatch_options])
+    options = shlex.join([*allocation_options(config.run.name, config.cluster), *config.cluster.sbatch_options])
     return f"salloc {options} {shlex.join(command)} (or sbatch {options} --wrap {shlex.quote(shlex.join(command))})"
 
 
 def build_submission(config: RunConfig, run_path: Path, folder: Path) -> list[str]:
     """The sbatch command; `folder` is where relative paths of the configuration start."""
-    cluster = config.cluster
+    log = run_path / "logs" / "slurm-%j.log"
+    return _submission(config.run.name, config.cluster, run_path / "job.sh", log, folder, has_notice=True)
+
+
+def build_array_submission(
+    cluster: ClusterConfig, name: str, numbers: list[int], at_once: int | None, script: Path, folder: Path, has_notice: bool
+) -> list[str]:
+    """The sbatch command of a job array with these task numbers, `at_once` of them at the same time; each gets nodes of its own.
+
+    has_notice: the tasks save and leave when they are told before their time limit.
+    """
+    array = f"--array={number_ranges(numbers)}" + (f"%{at_once}" if at_once else "")
+    command = _submission(name, cluster, script, script.parent / "logs" / "slurm-%A_%a.log", folder, has_notice)
+    return [command[0], array, *command[1:]]
+
+
+def number_ranges(numbers: list[int]) -> str:
+    """For instance `0-3,7`: as Slurm writes the tasks of an array."""
+    ranges: list[list[int]] = []
+    for number in sorted(numbers):
+        if ranges and number == ranges[-1][1] + 1:
+            ranges[-1][1] = number
+        else:
+            ranges.append([number, number])
+    return ",".join(str(first) if first == last else f"{first}-{last}" for first, last in ranges)
+
+
+def _submission(name: str, cluster: ClusterConfig, script: Path, log: Path, folder: Path, has_notice: bool) -> list[str]:
     options = {
         "chdir": folder,
-        "output": run_path / "logs" / "slurm-%j.log",
+        "output": log,
         "open-mode": "append",
-        "signal": f"B:USR1@{cluster.notice_s}" if cluster.time_limit else None,
+        "signal": f"B:USR1@{cluster.notice_s}" if cluster.time_limit and has_notice else None,
     }
     return [
         *("sbatch", "--parsable", "--requeue" if cluster.requeue else "--no-requeue"),
         *(["--no-kill"] if cluster.spare_nodes else []),  # the loss of a node is the supervisor's to handle
-        *allocation_options(config),
-        *(f"--{name}={value}" for name, value in options.items() if value is not None),
+        *allocation_options(name, cluster),
+        *(f"--{key}={value}" for key, value in options.items() if value is not None),
         *cluster.sbatch_options,
-        str(run_path / "job.sh"),
+        str(script),
     ]
 
 
 def build_script(supervise: list[str], python_path: str) -> str:
-    """The batch script; supervise: the command of the supervisor."""
+    """The batch script; supervise: the command of the supervisor, of a run or of one member of a sweep."""
     return _SCRIPT.format(
         python_path=shlex.quote(python_path),
         command=shlex.join(supervise),
@@ -126,18 +151,18 @@ def submit(command: list[str]) -> str:
 
 
 def build_command(
-    config: RunConfig, run_path: Path, python: str, starter: str, worker: str, nodes: list[str]
+    cluster: ClusterConfig, run_path: Path, python: str, starter: str, worker: str, nodes: list[str]
 ) -> list[str]:
     """mpirun on these nodes of the allocation; pure, its arguments need no shell."""
     program = [python, "-m", worker, str(run_path)]
     if is_hydra(starter):
-        return hydra_command(starter, nodes, config.cluster.processes_per_node, program, ("-launcher", "slurm"))
+        return hydra_command(starter, nodes, cluster.processes_per_node, program, ("-launcher", "slurm"))
     # --overlap: beside the step of an attempt that a lost node keeps from ending.
     by_slurm = ("--prtemca", "plm", "slurm", "--prtemca", "plm_slurm_args", "--overlap")
-    return mpirun_command(starter, nodes, config.cluster.processes_per_node, program, by_slurm)
+    return mpirun_command(starter, nodes, cluster.processes_per_node, program, by_slurm)
 
 
-def remote_command(config: RunConfig, node: str, command: list[str]) -> list[str]:
+def remote_command(cluster: ClusterConfig, node: str, command: list[str]) -> list[str]:
     """A command on one node of the allocation, beside what runs there."""
     words = ["srun", "--overlap", "--nodes=1", "--ntasks=1", f"--nodelist={node}", "--immediate=20"]
     return [*words, "sh", "-c", " ".join(command)]
@@ -158,6 +183,26 @@ def cancel(number: str, now: bool) -> None:
     if now or not state.startswith("RUNNING"):
         _run(["scancel", number])
     else:
+        _run(["scancel", "--batch", "--signal=INT", number])
+
+
+def array_states(number: str) -> dict[int, str]:
+    """What the queue says of each task of an array that it still knows, for instance {3: "RUNNING (node1)"}."""
+    try:
+        lines = _run(["squeue", "--noheader", "--array", f"--jobs={number}", "--format=%K %T (%R)"]).splitlines()
+    except ConfigError:
+        return {}
+    words = [line.strip().partition(" ") for line in lines]
+    return {int(task): re.sub(r" \(\)$", "", state) for task, _, state in words if task.isdigit()}
+
+
+def cancel_array(number: str, now: bool) -> None:
+    """Take the waiting tasks out of the queue and have the others stop (`now`: at once). ConfigError where Slurm refuses."""
+    if now:
+        _run(["scancel", number])
+        return
+    _run(["scancel", "--state=PENDING", number])
+    if array_states(number):
         _run(["scancel", "--batch", "--signal=INT", number])
 
 

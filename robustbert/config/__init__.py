@@ -18,7 +18,16 @@ from robustbert.config.sections import (
     TrainConfig,
     TrainTokenizerConfig,
 )
-from robustbert.config.yaml_file import dump_config, dump_names, load_config, load_dataclass, load_names
+from robustbert.config.yaml_file import (
+    config_to_dict,
+    dump_config,
+    dump_names,
+    load_config,
+    load_dataclass,
+    load_names,
+    load_section,
+    parse_override,
+)
 
 __all__ = [
     "FORMATS_WITH_PAIRS",
@@ -37,9 +46,12 @@ __all__ = [
     "RunSection",
     "TrainConfig",
     "TrainTokenizerConfig",
+    "config_to_dict",
     "dump_config",
     "dump_names",
     "load_config",
     "load_dataclass",
     "load_names",
+    "load_section",
+    "parse_override",
 ]

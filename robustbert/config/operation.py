@@ -65,9 +65,9 @@ class ClusterConfig:
     hostfile: str | None = None  # of the scheduler mpi: one host a line, instead of `hosts`
     remote_shell: str = "ssh"  # of the scheduler mpi: called as REMOTE_SHELL HOST COMMAND...
     exclude: tuple[str, ...] = ()  # nodes that the job must not get; of the schedulers mpi and slurm
+    gpus_per_node: int | None = None  # of the scheduler slurm; a sweep's members on one host share them out
     # Of the scheduler slurm:
     spare_nodes: int = 0  # allocated beside `nodes`, to take the place of one that fails
-    gpus_per_node: int | None = None
     partition: str | None = None
     account: str | None = None
     time_limit: str | None = None  # as Slurm writes it: minutes, HH:MM:SS, D-HH

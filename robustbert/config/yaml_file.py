@@ -50,6 +50,16 @@ def load_dataclass(kind: type, path: str | Path):
         raise ConfigError(f"{path}: {error}" if str(path) not in str(error) else str(error)) from None
 
 
+def load_section(kind: type, name: str, values: Mapping, overrides: list[str] | tuple[str, ...] = ()):
+    """One section (`kind`, called `name`) from plain values and `name.key=value` overrides, with the checks of load_config."""
+    tree = {name: dict(values)}
+    for override in overrides:
+        _apply_override(tree, override)
+    if foreign := [section for section in tree if section != name]:
+        raise ConfigError(f"{foreign[0]}: only keys of the section {name} can be given here, such as {name}.{dataclasses.fields(kind)[0].name}=...")
+    return _build(kind, tree[name], name)
+
+
 def load_names(path: str | Path) -> list[str]:
     """The names in a file that dump_names wrote, none where there is no file yet; ConfigError where it holds no such list."""
     path = Path(path)
@@ -110,14 +120,19 @@ def _merge(under: dict, over: dict) -> dict:
     return merged
 
 
-def _apply_override(tree: dict, override: str) -> None:
+def parse_override(override: str) -> tuple[str, object]:
+    """`section.key=value` as the key's name and its value, parsed as YAML; ConfigError where it is not of this form."""
     name, equals, text = override.partition("=")
     if not equals or not name:
         raise ConfigError(f"override {override!r} is not of the form section.key=value, for instance optim.lr=4e-4")
     try:
-        value = yaml.load(text, Loader=_Loader)
+        return name, yaml.load(text, Loader=_Loader)
     except yaml.YAMLError:
         raise ConfigError(f"override {override!r}: the value is not YAML") from None
+
+
+def _apply_override(tree: dict, override: str) -> None:
+    name, value = parse_override(override)
     *sections, key = name.split(".")
     node = tree
     for section in sections:

@@ -2,6 +2,7 @@
 
 import json
 import shutil
+import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -49,9 +50,9 @@ def convert(source: Path, to: str, output: Path, tokenizer_dir: Path | None = No
     if to not in TARGETS:
         raise ConversionError(f"cannot convert to {to!r}; known are {', '.join(TARGETS)}")
     source = find_source(source)
-    partial = output.with_name(f".partial_{output.name}")
-    shutil.rmtree(partial, ignore_errors=True)
-    partial.parent.mkdir(parents=True, exist_ok=True)
+    output.parent.mkdir(parents=True, exist_ok=True)
+    staging = Path(tempfile.mkdtemp(prefix=f".partial_{output.name}_", dir=output.parent))
+    partial = staging / output.name
     try:
         with one_process_mesh() as mesh:
             if is_checkpoint(source):
@@ -69,9 +70,11 @@ def convert(source: Path, to: str, output: Path, tokenizer_dir: Path | None = No
                 difference = compare_with_huggingface(reread, source, mesh)
         if not difference <= 1e-4:
             raise ConversionError(f"the logits of source and result differ by {difference:.2e}, more than 1e-4; not converted")
+        if output.exists():
+            raise ConversionError(f"{output} was made by another process in the meantime; nothing is overwritten")
         partial.rename(output)
     finally:
-        shutil.rmtree(partial, ignore_errors=True)
+        shutil.rmtree(staging, ignore_errors=True)
     num_parameters = sum(tensor.numel() for tensor in whole.state.values())
     return Conversion(source, output, num_parameters, difference)
 

@@ -31,6 +31,8 @@ def matthews(labels: Sequence[int], predictions: Sequence[int]) -> dict[str, flo
     from sklearn.metrics import matthews_corrcoef
 
     scores = accuracy(labels, predictions)
+    if _is_constant(labels) or _is_constant(predictions):
+        return {"matthews": 0.0} | scores
     return {"matthews": float(matthews_corrcoef(labels, predictions))} | scores
 
 
@@ -39,7 +41,7 @@ def correlations(labels: Sequence[float], predictions: Sequence[float]) -> dict[
     from scipy.stats import pearsonr, spearmanr
 
     _check(labels, predictions)
-    if len(set(labels)) < 2 or len(set(predictions)) < 2:
+    if _is_constant(labels) or _is_constant(predictions):
         return {"pearson_and_spearman": 0.0, "pearson": 0.0, "spearman": 0.0}
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # nearly constant predictions
@@ -51,3 +53,7 @@ def _check(labels: Sequence, predictions: Sequence) -> None:
     assert len(labels) == len(predictions), (len(labels), len(predictions))
     if not len(labels):
         raise FinetuneError("there is nothing to score: the set has no examples")
+
+
+def _is_constant(values: Sequence) -> bool:
+    return len(set(values)) < 2

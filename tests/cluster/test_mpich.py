@@ -31,11 +31,11 @@ def config(tmp_path):
 
 
 def test_hydras_commands_are_whole_and_need_no_shell(config):
-    command = mpi.build_command(config, Path("/runs/a b; c"), "python3", "/opt/bin/mpiexec.hydra", "worker", ["n1", "n2"])
+    command = mpi.build_command(config.cluster, Path("/runs/a b; c"), "python3", "/opt/bin/mpiexec.hydra", "worker", ["n1", "n2"])
     by_ssh = ["-launcher", "ssh", "-launcher-exec", "my ssh"]
     assert command[:5] == ["/opt/bin/mpiexec.hydra", *by_ssh]
     assert command[5:] == ["-hosts", "n1:2,n2:2", "-ppn", "2", "-n", "4", "python3", "-m", "worker", "/runs/a b; c"]
-    assert "--host" in mpi.build_command(config, Path("/runs/a"), "python3", "/opt/bin/mpirun", "worker", ["n1", "n2"])
+    assert "--host" in mpi.build_command(config.cluster, Path("/runs/a"), "python3", "/opt/bin/mpirun", "worker", ["n1", "n2"])
 
 
 @pytest.mark.parametrize(("library", "is_taken"), [("MPICH Version: 5.0.2", True), ("Open MPI v5.0.11", False)])

@@ -48,7 +48,7 @@ def test_help_is_quick_and_imports_no_torch(launching):
     assert min(float(word[1]) for word in words) < 0.5
 
 
-@pytest.mark.parametrize("verb", ["submit", "status", "logs", "cancel", "resume", "supervise"])
+@pytest.mark.parametrize("verb", ["submit", "plan", "doctor", "sweep", "status", "logs", "cancel", "resume", "supervise"])
 def test_every_command_has_help_with_an_example(verb, capsys):
     from launcher.cli import main
 

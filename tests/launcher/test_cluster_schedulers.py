@@ -80,18 +80,18 @@ def test_the_script_passes_notices_on_and_requeues_what_has_saved(tmp_path):
 def test_nodes_of_an_allocation_are_those_that_slurm_gives(make_config, monkeypatch, tmp_path):
     config = make_config(**{"cluster.spare_nodes": 1})
     monkeypatch.delenv("SLURM_JOB_NODELIST", raising=False)
-    assert slurm.node_names(config) == ["NODE1", "NODE2", "NODE3"]
+    assert slurm.node_names(config.cluster) == ["NODE1", "NODE2", "NODE3"]
     (tmp_path / "scontrol").write_text("#!/bin/sh\nprintf 'dgx07\\ndgx08\\ndgx11\\n'\n")
     (tmp_path / "scontrol").chmod(0o755)
     monkeypatch.setenv("PATH", str(tmp_path), prepend=":")
     monkeypatch.setenv("SLURM_JOB_NODELIST", "dgx[07-08,11]")
-    assert slurm.node_names(config) == ["dgx07", "dgx08", "dgx11"]
+    assert slurm.node_names(config.cluster) == ["dgx07", "dgx08", "dgx11"]
 
 
 @pytest.mark.parametrize("scheduler", [mpi, slurm])
 def test_mpirun_starts_so_many_on_each_node(scheduler, make_config):
     config = make_config(**{"cluster.processes_per_node": 4, "cluster.hosts": "[n1, n2, n3]"})
-    command = scheduler.build_command(config, Path("/runs/a b"), "/usr/bin/python", "/opt/mpirun", "launcher.worker", ["n1", "n3"])
+    command = scheduler.build_command(config.cluster, Path("/runs/a b"), "/usr/bin/python", "/opt/mpirun", "launcher.worker", ["n1", "n3"])
     assert command[command.index("--host") + 1] == "n1:4,n3:4" and command[command.index("-n") + 1] == "8"
     assert command[command.index("--map-by") + 1] == "ppr:4:node:OVERSUBSCRIBE"
     assert command[-4:] == ["/usr/bin/python", "-m", "launcher.worker", "/runs/a b"]
@@ -102,8 +102,8 @@ def test_mpirun_starts_so_many_on_each_node(scheduler, make_config):
 
 def test_a_command_on_a_node_is_quoted_for_its_shell(make_config):
     words = [shlex.quote(word) for word in ("python", "-m", "launcher.health", "/runs/a b; touch x")]
-    assert mpi.remote_command(make_config(), "n1", words)[:2] == ["ssh", "n1"]
-    command = slurm.remote_command(make_config(), "n1", words)
+    assert mpi.remote_command(make_config().cluster, "n1", words)[:2] == ["ssh", "n1"]
+    command = slurm.remote_command(make_config().cluster, "n1", words)
     assert command[-1] == "python -m launcher.health '/runs/a b; touch x'" and "--nodelist=n1" in command
 
 

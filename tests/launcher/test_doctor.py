@@ -265,4 +265,4 @@ def test_outside_an_allocation_the_line_that_gets_one_is_told(run_file, monkeypa
 
 def test_excluded_hosts_are_not_used(run_file):
     config = load_config(run_file, ["cluster.scheduler=mpi", "cluster.hosts=[n1, n2, n3]", "cluster.exclude=[n2]"])
-    assert mpi.node_names(config) == ["n1", "n3"]
+    assert mpi.node_names(config.cluster) == ["n1", "n3"]

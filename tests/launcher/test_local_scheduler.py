@@ -23,7 +23,7 @@ def fake_mpirun(folder: Path, version: str) -> str:
 
 
 def test_command_starts_every_process_on_this_machine(config):
-    command = local.build_command(config, Path("/runs/a b;c"), "/usr/bin/python", "/opt/mpirun", "launcher.worker", ["localhost"])
+    command = local.build_command(config.cluster, Path("/runs/a b;c"), "/usr/bin/python", "/opt/mpirun", "launcher.worker", ["localhost"])
     assert command[0] == "/opt/mpirun" and command[command.index("-n") + 1] == "2"
     assert command[-4:] == ["/usr/bin/python", "-m", "launcher.worker", "/runs/a b;c"]
     assert command[command.index("--host") + 1] == "localhost:2"
