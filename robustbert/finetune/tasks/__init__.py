@@ -9,6 +9,7 @@ _GLUE = "robustbert.finetune.tasks.glue"
 MODULES = {
     **dict.fromkeys(("cola", "sst-2", "mrpc", "sts-b", "qqp", "mnli", "qnli", "rte", "wnli"), _GLUE),
     **dict.fromkeys(("squad1.1", "squad2.0"), "robustbert.finetune.tasks.squad.task"),
+    "qnli-ranking": "robustbert.finetune.tasks.qnli_ranking",
     "wnli-ranking": "robustbert.finetune.tasks.winograd.task",
     "race": "robustbert.finetune.tasks.race.task",
 }
