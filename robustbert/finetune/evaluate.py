@@ -1,10 +1,12 @@
 """What a model says of a split: outputs of all items, collected from all processes, and kept in a file."""
 
+import zipfile
 from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 import torch
+import xxhash
 
 from robustbert.device import PRECISION_DTYPES, Device
 from robustbert.finetune.batches import collate, length_sorted_batches
@@ -39,23 +41,44 @@ def model_outputs(
     return [everyone[place] for place in range(len(items))]
 
 
-def save_outputs(path: Path, outputs: Sequence[np.ndarray]) -> None:
-    """Write outputs of any shapes to a .npz file."""
+def outputs_file(split: str) -> str:
+    """The name of the file with a split's outputs, in a model's folder."""
+    return f"outputs_{split}.npz"
+
+
+def fingerprint(items: Sequence[Item]) -> str:
+    """A hash of what the model is given."""
+    digest = xxhash.xxh3_128()
+    for item in items:
+        for sequence in item.sequences:
+            digest.update(sequence.ids.tobytes())
+    return digest.hexdigest()
+
+
+def save_outputs(path: Path, items: Sequence[Item], outputs: Sequence[np.ndarray]) -> None:
+    """Write the items' outputs, of any shapes, to a .npz file."""
     shapes = [np.shape(output) for output in outputs]
-    num_dims = np.array([len(shape) for shape in shapes], np.int64)
-    sizes = np.array([size for shape in shapes for size in shape], np.int64)
-    values = np.concatenate([np.ravel(output) for output in outputs]).astype(np.float32)
-    np.savez(path, values=values, sizes=sizes, num_dims=num_dims)
+    np.savez(
+        path,
+        of=np.array(fingerprint(items)),
+        num_dims=np.array([len(shape) for shape in shapes], np.int64),
+        sizes=np.array([size for shape in shapes for size in shape], np.int64),
+        values=np.concatenate([np.ravel(output) for output in outputs]).astype(np.float32),
+    )
 
 
-def load_outputs(path: Path) -> list[np.ndarray]:
-    """What save_outputs wrote."""
+def load_outputs(path: Path, items: Sequence[Item]) -> list[np.ndarray] | None:
+    """What save_outputs wrote for the same items; None for others, or without a file."""
+    if not path.exists():
+        return None
     try:
         with np.load(path, allow_pickle=False) as file:
-            values, sizes, num_dims = file["values"], file["sizes"], file["num_dims"]
-    except (OSError, KeyError, ValueError) as error:
+            arrays = {name: file[name] for name in ("of", "num_dims", "sizes", "values")}
+    except (OSError, KeyError, ValueError, zipfile.BadZipFile) as error:
         raise FinetuneError(f"{path}: no outputs can be read ({error}); remove it, they are computed again") from None
-    ends = np.cumsum(num_dims)
-    shapes = [tuple(sizes[end - dims : end]) for end, dims in zip(ends, num_dims)]
-    pieces = np.split(values, np.cumsum([int(np.prod(shape)) for shape in shapes])[:-1])
+    if str(arrays["of"]) != fingerprint(items):
+        return None
+    sizes, ends = arrays["sizes"], np.cumsum(arrays["num_dims"])
+    shapes = [tuple(sizes[end - dims : end]) for end, dims in zip(ends, arrays["num_dims"])]
+    pieces = np.split(arrays["values"], np.cumsum([int(np.prod(shape)) for shape in shapes])[:-1])
     return [piece.reshape(shape) for piece, shape in zip(pieces, shapes)]

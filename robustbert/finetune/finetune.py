@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 
 from robustbert.device import Device
-from robustbert.finetune.evaluate import model_outputs, save_outputs
+from robustbert.finetune.evaluate import model_outputs, outputs_file, save_outputs
 from robustbert.finetune.folders import encoder_folder, read_split, task_folder
 from robustbert.finetune.models import num_positions, read_tokenizer
 from robustbert.finetune.output import OutputFolder
@@ -34,6 +34,11 @@ class Request:
     model: Path | None = None
     start_from: Path | None = None
 
+    @property
+    def cache(self) -> Path:
+        """Where a model of another format is kept converted: shared by the finetunings side by side."""
+        return self.output.absolute().parent / ".converted"
+
 
 def finetune(task: Task, request: Request, job: Job, view: Quiet) -> dict:
     """Finetune, or go on where a killed process left off; returns the content of result.json.
@@ -41,6 +46,7 @@ def finetune(task: Task, request: Request, job: Job, view: Quiet) -> dict:
     All of it is a function of the request: neither the number of processes nor an interruption changes the result.
     """
     settings, output = request.settings, OutputFolder(request.output)
+    folder = None if output.result() else encoder_folder(request.model, request.start_from, request.cache)
     device = Device.detect(job)
     with device.joined(job, _JOIN_TIMEOUT_S):
         replicas = Replicas(job)
@@ -48,7 +54,6 @@ def finetune(task: Task, request: Request, job: Job, view: Quiet) -> dict:
             view.say(f"{request.output} is finished")
             return finished
         examples = _read(task, request)
-        folder = encoder_folder(request.model, request.start_from, request.output, replicas)
         source = ModelSource(folder, settings.seed, settings.dropout, settings.attention_dropout, settings.untrained)
         tokenizer, model = read_tokenizer(folder), task.build_model(source).to(device.torch_device)
         max_length = min(settings.max_length, num_positions(model))
@@ -74,7 +79,7 @@ def finetune(task: Task, request: Request, job: Job, view: Quiet) -> dict:
                 if replicas.rank == 0:
                     append_line(output.metrics_file, {"step": training.step, "epoch": training.epoch, "dev": scores})
                     if is_best:
-                        _save_model(output, task, model, tokenizer, examples, outputs, predictions)
+                        _save_model(output, task, model, tokenizer, examples, items, outputs, predictions)
             if replicas.rank == 0 and (training.at_epoch_end() or training.step % settings.save_steps == 0):
                 output.save_state(training.state())
         result = _result(task, request, training, job, device)
@@ -97,13 +102,15 @@ def _read(task: Task, request: Request) -> dict[str, list]:
     return examples
 
 
-def _save_model(output: OutputFolder, task: Task, model, tokenizer, examples: dict, outputs: dict, predictions: dict) -> None:
+def _save_model(
+    output: OutputFolder, task: Task, model, tokenizer, examples: dict, items: dict, outputs: dict, predictions: dict
+) -> None:
     """The model of the best epoch so far, with what it says of the development sets."""
     with output.replaced_model() as folder:
         model.save_pretrained(folder)
         tokenizer.save_pretrained(folder)
         for split, values in outputs.items():
-            save_outputs(folder / f"outputs_{split}.npz", values)
+            save_outputs(folder / outputs_file(split), items[split], values)
             for name, text in task.prediction_files(split, examples[split], predictions[split]).items():
                 (folder / name).write_text(text, encoding="utf-8")
 

@@ -3,7 +3,6 @@
 from pathlib import Path
 
 from robustbert.finetune.output import OutputFolder
-from robustbert.finetune.replicas import Replicas
 from robustbert.finetune.settings import FinetuneError
 from robustbert.finetune.task import Task
 
@@ -23,18 +22,21 @@ def read_split(task: Task, folder: Path, split: str) -> list | None:
         return None
 
 
-def encoder_folder(model: Path | None, start_from: Path | None, output: Path, replicas: Replicas) -> Path:
-    """The Hugging Face folder with the encoder to start from.
+def encoder_folder(model: Path | None, start_from: Path | None, cache: Path) -> Path:
+    """The Hugging Face folder with the encoder to start from; outside of torch.distributed, any number of processes may ask.
 
-    model: a folder of transformers. start_from: a former finetuning's output, finished.
+    model: whatever tools/convert takes as its source, converted into `cache` where it has another format.
+    start_from: a former finetuning's output, finished.
     """
     if start_from is not None:
         former = OutputFolder(start_from)
         if former.result() is None:
-            raise FinetuneError(f"--start-from {start_from}: no finished finetuning (it has no result.json)")
+            raise FinetuneError(f"--start-from {start_from}: no finished finetuning there (it has no result.json)")
         return former.model
     if model is None:
         raise FinetuneError("which model? name it with --model, or a former finetuning with --start-from")
-    if not (model / "config.json").exists():
-        raise FinetuneError(f"--model {model}: no model there (no config.json)")
-    return model
+    if (model / "config.json").exists():
+        return model
+    from robustbert.convert.cache import as_huggingface_folder  # imports the engine
+
+    return as_huggingface_folder(model, cache)

@@ -7,10 +7,11 @@ import numpy as np
 import pytest
 import torch
 
-from robustbert.finetune.evaluate import load_outputs, save_outputs
+from robustbert.finetune.evaluate import load_outputs, outputs_file, save_outputs
 from robustbert.finetune.finetune import Request, finetune
 from robustbert.finetune.progress import Quiet
 from robustbert.finetune.settings import FinetuneError, Settings
+from robustbert.finetune.task import Encoded, Item
 from robustbert.finetune.tasks import build_task
 from robustbert.job import Job
 from robustbert.testing.ranks import run_on_ranks
@@ -26,6 +27,16 @@ def glue(tmp_path_factory):
 
 def run(name, request, view=None):
     return finetune(build_task(name), request, Job(), view or Quiet())
+
+
+def dev_outputs(name, glue, model):
+    """The kept outputs of a finished finetuning's first development set."""
+    from transformers import AutoTokenizer
+
+    task = build_task(name)
+    examples = task.read(glue / task.folders[0], task.dev_splits[0])
+    items = task.items(examples, AutoTokenizer.from_pretrained(model), 32, False)
+    return load_outputs(model / outputs_file(task.dev_splits[0]), items)
 
 
 def weights(output):
@@ -60,7 +71,7 @@ def test_result_holds_what_was_done(tmp_path, glue, tiny_model):
     assert result["watched"]["value"] == max(epoch["watched"] for epoch in result["history"])
     assert result["settings"]["lr"] == 1e-3 and result["versions"]["torch"]
     assert sorted(path.name for path in (tmp_path / "out").iterdir()) == ["metrics.jsonl", "model", "result.json", "settings.json"]
-    assert len(load_outputs(tmp_path / "out/model/outputs_dev_matched.npz")) == 20
+    assert len(dev_outputs("mnli", glue, tmp_path / "out" / "model")) == 20
 
 
 def test_saved_model_gives_the_saved_outputs(tmp_path, glue, tiny_model):
@@ -69,7 +80,7 @@ def test_saved_model_gives_the_saved_outputs(tmp_path, glue, tiny_model):
 
     folder, task = tmp_path / "out" / "model", build_task("sst-2")
     model, tokenizer = AutoModelForSequenceClassification.from_pretrained(folder), AutoTokenizer.from_pretrained(folder)
-    outputs = load_outputs(folder / "outputs_dev.npz")
+    outputs = dev_outputs("sst-2", glue, folder)
     for example, output in zip(task.read(glue / "SST-2", "dev"), outputs):
         with torch.inference_mode():
             logits = model.eval()(**tokenizer(*example.texts, return_tensors="pt")).logits[0]
@@ -139,7 +150,8 @@ def test_reduced_precision_trains(tmp_path, glue, tiny_model, precision):
     result = run("sst-2", Request(glue, tmp_path / "out", replace(SETTINGS, precision=precision, epochs=2), tiny_model))
     full = run("sst-2", Request(glue, tmp_path / "fp32", replace(SETTINGS, epochs=2), tiny_model))
     assert result["steps"] == full["steps"]
-    for reduced, exact in zip(load_outputs(tmp_path / "out/model/outputs_dev.npz"), load_outputs(tmp_path / "fp32/model/outputs_dev.npz")):
+    reduced, exact = (dev_outputs("sst-2", glue, tmp_path / name / "model") for name in ("out", "fp32"))
+    for reduced, exact in zip(reduced, exact, strict=True):
         np.testing.assert_allclose(reduced, exact, atol=0.1)
 
 
@@ -152,11 +164,16 @@ def test_missing_sets_and_models_are_named(tmp_path, glue, tiny_model):
         run("sst-2", Request(tmp_path / "none", tmp_path / "c", SETTINGS, tiny_model))
 
 
-def test_outputs_of_any_shapes_are_kept(tmp_path):
+def test_outputs_of_any_shapes_are_kept_for_their_items_only(tmp_path):
+    items = [Item(i, (Encoded(np.full(4, i, np.int32)),)) for i in range(3)]
     outputs = [np.arange(6, dtype=np.float32).reshape(2, 3), np.zeros((), np.float32), np.ones((1, 4), np.float32)]
-    save_outputs(tmp_path / "outputs.npz", outputs)
-    for read, written in zip(load_outputs(tmp_path / "outputs.npz"), outputs, strict=True):
+    save_outputs(tmp_path / "outputs.npz", items, outputs)
+    for read, written in zip(load_outputs(tmp_path / "outputs.npz", items), outputs, strict=True):
         assert read.shape == written.shape and np.array_equal(read, written)
+    assert load_outputs(tmp_path / "outputs.npz", items[::-1]) is None
+    (tmp_path / "outputs.npz").write_bytes(b"PK damaged")
+    with pytest.raises(FinetuneError, match="no outputs can be read"):
+        load_outputs(tmp_path / "outputs.npz", items)
 
 
 def finetune_on_rank(job, request):
@@ -172,5 +189,5 @@ def test_result_of_several_processes_is_bitwise_that_of_one(tmp_path, glue, tiny
     several = replace(request, output=tmp_path / "several")
     assert run_on_ranks(finetune_on_rank, num_ranks, several) == [history] * num_ranks
     assert same_weights(request.output, several.output)
-    one, other = (load_outputs(output / "model" / "outputs_dev.npz") for output in (request.output, several.output))
+    one, other = (dev_outputs("mrpc", glue, output / "model") for output in (request.output, several.output))
     assert all(np.array_equal(a, b) for a, b in zip(one, other, strict=True))

@@ -4,14 +4,16 @@ from importlib import import_module
 
 from robustbert.finetune.settings import FinetuneError
 
-_GLUE = "robustbert.finetune.tasks.glue"
+GLUE = ("cola", "sst-2", "mrpc", "sts-b", "qqp", "mnli", "qnli", "rte", "wnli")
+FROM_MNLI = ("rte", "sts-b", "mrpc")  # the paper finetunes these from the model of MNLI (section 5.1)
 # name -> the module whose build(name) makes the Task
 MODULES = {
-    **dict.fromkeys(("cola", "sst-2", "mrpc", "sts-b", "qqp", "mnli", "qnli", "rte", "wnli"), _GLUE),
+    **dict.fromkeys(GLUE, "robustbert.finetune.tasks.glue"),
     **dict.fromkeys(("squad1.1", "squad2.0"), "robustbert.finetune.tasks.squad.task"),
+    "race": "robustbert.finetune.tasks.race.task",
+    # The paper's own forms of two of GLUE's tasks
     "qnli-ranking": "robustbert.finetune.tasks.qnli_ranking",
     "wnli-ranking": "robustbert.finetune.tasks.winograd.task",
-    "race": "robustbert.finetune.tasks.race.task",
 }
 
 

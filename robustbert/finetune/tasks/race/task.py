@@ -23,6 +23,8 @@ class RaceTask(Task):
     grid = {"lr": (1e-5,), "batch_size": (16,)}
     watched = "accuracy"
     folders = ("RACE", "race")
+    dev_splits = ("dev", "test")  # both have answers; the best epoch is chosen by the first
+    test_splits = ()
 
     def read(self, folder: Path, split: str) -> list[RaceQuestion]:
         """The questions of train, dev or test, middle and high."""

@@ -108,11 +108,12 @@ class SquadTask(Task):
         scores = score_2_0(
             examples, {p.id: p.best_text for p in predictions}, {p.id: p.no_answer for p in predictions}, THRESHOLD
         )
-        return {
+        fractions = {
             name: value / 100 if name.endswith(_FRACTIONS) else value
             for name, value in scores.items()
             if not name.endswith("total")
         }
+        return {"exact_match": fractions.pop("exact"), **fractions}
 
     def prediction_files(self, split: str, examples: list[Question], predictions: list[Prediction]) -> dict[str, str]:
         """The official prediction file and those beside it, see files.py."""

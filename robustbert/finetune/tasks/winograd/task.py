@@ -4,7 +4,6 @@ A phrase's score is how probable the masked language model finds it in the place
 log-probabilities of its tokens, all of them masked. Kocijan et al. (2019) train the right phrase's score above the others'.
 """
 
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,7 +21,7 @@ from robustbert.finetune.tasks.winograd.read import Reference, read_wnli, read_w
 
 # The loss is -q + ALPHA * mean over the candidates c of max(0, c - q + BETA); these are Kocijan et al.'s own defaults.
 ALPHA, BETA = 10.0, 0.4
-WSC_VALID, WSC_TEST, WNLI_DEV, WNLI_TEST = "val", "wsc_test", "dev", "test"
+WSC_VALID, WNLI_DEV, WNLI_TEST = "val", "dev", "test"
 
 
 @dataclass(frozen=True)
@@ -41,17 +40,16 @@ class WinogradTask(Task):
     folders = ("WSC", "wsc")
     # WNLI's development set repeats sentences of WSC's training set: WSC's own is what the best epoch is chosen by.
     dev_splits = (WSC_VALID, WNLI_DEV)
-    test_splits = (WNLI_TEST, WSC_TEST)
+    test_splits = (WNLI_TEST,)
 
     def read(self, folder: Path, split: str) -> list[Reference]:
-        """WSC's train.jsonl, val.jsonl and test.jsonl (split wsc_test); WNLI's dev.tsv and test.tsv, in a folder beside."""
-        need_label = split not in self.test_splits
+        """WSC's train.jsonl and val.jsonl; WNLI's dev.tsv and test.tsv, in a folder WNLI beside or inside."""
         if split in (WNLI_DEV, WNLI_TEST):
-            return read_wnli(_wnli_file(folder, f"{split}.tsv"), need_label)
-        path = folder / f"{split.removeprefix('wsc_')}.jsonl"
+            return read_wnli(_wnli_file(folder, f"{split}.tsv"), need_label=split == WNLI_DEV)
+        path = folder / f"{split}.jsonl"
         if not path.exists():
             raise FileNotFoundError(path)
-        return read_wsc(path, need_label)
+        return read_wsc(path)
 
     def items(self, examples: list[Reference], tokenizer, max_length: int, training: bool) -> list[Item]:
         """In training only where the query is right: which of the others would be right is not known."""
@@ -95,13 +93,11 @@ class WinogradTask(Task):
         return {"accuracy": sum(right) / len(right)}
 
     def prediction_files(self, split: str, examples: list[Reference], predictions: Sequence[bool]) -> dict[str, str]:
-        """GLUE's WNLI.tsv, SuperGLUE's WSC.jsonl."""
-        if split == WNLI_TEST:
-            return {"WNLI.tsv": leaderboard_file([e.index for e in examples], [str(int(p)) for p in predictions])}
-        if split == WSC_TEST:
-            lines = [json.dumps({"idx": int(e.index), "label": str(p)}) for e, p in zip(examples, predictions, strict=True)]
-            return {"WSC.jsonl": "\n".join(lines) + "\n"}
-        return {}
+        """GLUE's WNLI.tsv."""
+        if split != WNLI_TEST:
+            return {}
+        said = [str(int(prediction)) for prediction in predictions]
+        return {"WNLI.tsv": leaderboard_file([example.index for example in examples], said)}
 
 
 def build(name: str) -> WinogradTask:
