@@ -15,10 +15,10 @@ def load_json(path: Path):
 
 
 def load_json_lines(path: Path) -> Iterator[tuple[str, object]]:
-    """("FILE: line N", its content) for every line that is not empty. DataError at one that is no JSON."""
+    """("FILE, line N", its content) for every line that is not empty. DataError at one that is no JSON."""
     for number, line in enumerate(_text_of(path).split("\n"), 1):
         if line.strip():
-            place = f"{path}: line {number}"
+            place = f"{path}, line {number}"
             yield place, _parsed(line, place)
 
 

@@ -29,16 +29,19 @@ class RaceQuestion:
 def read_race(folder: Path, split: str, need_answers: bool = True) -> list[RaceQuestion]:
     """The questions of a split (train, dev or test), middle school before high school, each level in its files' order.
 
-    One level alone will do. DataError: nothing of the split in either layout, a file or line that is no article of RACE.
+    One level alone will do. FileNotFoundError where the split is in neither layout; DataError: a file or line that is no
+    article of RACE, or no question in all.
     """
     questions = []
+    if not any((folder / f"{split}.{level}.jsonl").is_file() or (folder / split / level).is_dir() for level in LEVELS):
+        raise FileNotFoundError(folder / split)
     for level in LEVELS:
         for place, article in _articles(folder, split, level):
             questions += _questions(article, place, level, need_answers)
     if not questions:
         raise DataError(
-            f"{folder}: holds no question of RACE's {split} set; it has {split}/middle/*.txt and {split}/high/*.txt as "
-            f"published, or {split}.middle.jsonl and {split}.high.jsonl"
+            f"{folder}: holds no question of RACE's {split} set; in it should be {split}/middle/*.txt and {split}/high/*.txt "
+            f"as published, or {split}.middle.jsonl and {split}.high.jsonl"
         )
     return questions
 
