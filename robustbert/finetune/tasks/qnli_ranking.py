@@ -4,6 +4,7 @@ Of a question's sentences the one with the highest score answers it, the others 
 for a question, the training set's sentences that are most like the question compete with it.
 """
 
+import itertools
 from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -128,8 +129,10 @@ def mine(examples: Sequence[TextExample], training: Sequence[TextExample]) -> li
         for example, row in zip(some, alike):
             own = answers[example.texts[0]] | {example.texts[1]}
             order = row.indices[np.lexsort((row.indices, -row.data))]
-            rivals = (sentences[i] for i in order if sentences[i] not in own)
-            mined.append(tuple(sentence for sentence, _ in zip(rivals, range(NUM_MINED))))
+            # Where too few share a word with the question, any will do.
+            places = dict.fromkeys(itertools.chain(order.tolist(), range(NUM_MINED + len(own))))
+            rivals = (sentences[i] for i in places if i < len(sentences) and sentences[i] not in own)
+            mined.append(tuple(itertools.islice(rivals, NUM_MINED)))
     return mined
 
 

@@ -29,13 +29,18 @@ def reader_tokenizer(reader_model):
 
 @pytest.fixture(scope="session")
 def real_reader_model(tmp_path_factory, shared_data) -> Path:
-    """As reader_model, wider, with RoBERTa's own tokenizer."""
-    return build_reader_model(tmp_path_factory.mktemp("real_reader") / "model", load_tokenizer(shared_data / "bpe"))
+    """As reader_model, wider, with a tokenizer made of SQuAD's paragraphs."""
+    articles = json.loads((shared_data / "squad" / "train-v2.0-subset.json").read_text(encoding="utf-8"))["data"]
+    texts = [paragraph["context"] for article in articles for paragraph in article["paragraphs"]]
+    return build_reader_model(tmp_path_factory.mktemp("real_reader") / "model", train_tokenizer(iter(texts), 3000))
 
 
 @pytest.fixture(scope="session")
-def roberta_tokenizer(real_reader_model):
-    return AutoTokenizer.from_pretrained(real_reader_model)
+def roberta_tokenizer(tmp_path_factory, shared_data):
+    """RoBERTa's own, as transformers reads it."""
+    folder = tmp_path_factory.mktemp("roberta") / "tokenizer"
+    load_tokenizer(shared_data / "bpe").save(folder)
+    return AutoTokenizer.from_pretrained(folder)
 
 
 @pytest.fixture

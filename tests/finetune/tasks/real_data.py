@@ -1,4 +1,4 @@
-"""Small pieces of the real data sets in their official layouts, and a small random model with RoBERTa's tokenizer."""
+"""Small pieces of the real data sets in their official layouts, and a small random model."""
 
 import json
 import random

@@ -36,7 +36,7 @@ def test_a_window_of_bert_has_segments(tmp_path):
 
     from robustbert.data.tokenizer import train_tokenizer
 
-    train_tokenizer(iter(["rollo led them who led whom ? ."] * 9), 39, kind="wordpiece").save(tmp_path / "bert")
+    train_tokenizer(iter(["rollo led them who led whom ? ."] * 9), 33, kind="wordpiece").save(tmp_path / "bert")
     tokenizer = AutoTokenizer.from_pretrained(tmp_path / "bert")
     encoded, _ = one(question("Rollo led them."), tokenizer)
     theirs = tokenizer("Who led them?", "Rollo led them.")
