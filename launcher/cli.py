@@ -73,6 +73,7 @@ def build_parsers() -> tuple[argparse.ArgumentParser, dict[str, argparse.Argumen
     _add_doctor(verb)
     _add_sweep(verb)
     _add_run_verbs(verb)
+    _add_monitoring_verbs(verb)
     supervise = verb(
         "supervise",
         "what a scheduler starts: prepare, train and restart a run in the foreground, until it ends",
@@ -216,6 +217,32 @@ def _add_run_verbs(verb: Callable) -> None:
     resume.add_argument("--detach", action="store_true", help="run in the background")
 
 
+def _add_monitoring_verbs(verb: Callable) -> None:
+    report = verb(
+        "report",
+        "one HTML page with the curves, events and checkpoints of a run, or of several side by side",
+        "  launcher report quickstart\n  launcher report first second --output both.html --png both.png",
+    )
+    report.add_argument("runs", metavar="RUN", nargs="+", help="a run's name, or its directory")
+    report.add_argument("--output", metavar="FILE", help="the page (default: report.html in the first run's directory)")
+    report.add_argument("--png", metavar="FILE", help="a picture of it, too; needs Chromium")
+    top = verb("top", "a run, live in the terminal", "  launcher top quickstart\n  launcher top quickstart --once | head -20")
+    top.add_argument("run", metavar="RUN", help="a run's name, or its directory")
+    top.add_argument("--interval", type=float, default=2.0, metavar="SECONDS", help="between two looks (default: 2)")
+    top.add_argument("--once", action="store_true", help="print how it is now, and leave")
+    monitor = verb(
+        "monitor",
+        "Prometheus with the alerts, and Grafana where it is installed, for the runs of a folder; until Ctrl-C",
+        "  launcher monitor\n  launcher monitor --dir /shared/runs --port 9091 --alertmanager 127.0.0.1:9093",
+    )
+    monitor.add_argument("--port", type=int, default=9090, metavar="N", help="of Prometheus (default: 9090)")
+    monitor.add_argument("--grafana-port", type=int, default=3000, metavar="N", help="default: 3000")
+    monitor.add_argument("--alertmanager", metavar="HOST:PORT", help="who is told of alerts (default: nobody)")
+    monitor.add_argument("--dry-run", action="store_true", help="print the configuration and the commands; start nothing")
+    for parser in (report, top, monitor):
+        parser.add_argument("--dir", default="runs", metavar="FOLDER", help="the runs' folder (default: runs)")
+
+
 def _submit(options: argparse.Namespace, programs: Programs) -> int:
     from launcher.submit import submit
 
@@ -249,6 +276,24 @@ def _doctor(options: argparse.Namespace, programs: Programs) -> int:
     return doctor(options)
 
 
+def _report(options: argparse.Namespace, programs: Programs) -> int:
+    from launcher.report.command import report
+
+    return report(options)
+
+
+def _top(options: argparse.Namespace, programs: Programs) -> int:
+    from launcher.top import top
+
+    return top(options)
+
+
+def _monitor(options: argparse.Namespace, programs: Programs) -> int:
+    from launcher.monitor import monitor
+
+    return monitor(options)
+
+
 def _sweep(options: argparse.Namespace, programs: Programs) -> int:
     from launcher.sweep.command import sweep
 
@@ -272,6 +317,9 @@ _HANDLERS = {
     "status": _control("status"),
     "logs": _control("logs"),
     "cancel": _control("cancel"),
+    "report": _report,
+    "top": _top,
+    "monitor": _monitor,
     "signal": _control("send_signal"),
     "supervise": _supervise,
 }

@@ -1,6 +1,7 @@
 """`launcher submit` and `launcher resume`: from a configuration, or a run that stopped, to a supervised run."""
 
 import argparse
+import importlib.util
 import shlex
 import shutil
 import sys
@@ -34,7 +35,7 @@ def submit(options: argparse.Namespace, programs: Programs) -> int:
     scheduler.find_starter()
     if run.path.exists():
         raise ConfigError(_run_exists(run, options))
-    check_sources(config)
+    check_needs(config)
     create_run(run, config)
     print(f"run {config.run.name} in {run.path}: {describe_layout(config)}", flush=True)
     if has_queue(scheduler):
@@ -58,6 +59,7 @@ def resume(options: argparse.Namespace, programs: Programs) -> int:
     scheduler = find_scheduler(config.cluster.scheduler)
     scheduler.check(config.cluster)
     scheduler.find_starter()
+    check_extras(config)
     status = read_status(run)
     name = run_argument(run)
     if status.is_alive or status.state == "queued":
@@ -117,7 +119,7 @@ def _dry_run(
     path = run.path.absolute()
     if has_queue(scheduler):
         print(describe_submission(config, path, scheduler, programs))
-    checks = (lambda: scheduler.check(config.cluster), lambda: check_sources(config))
+    checks = (lambda: scheduler.check(config.cluster), lambda: check_needs(config))
     refusals = [words for check in checks if (words := _refusal(check))]
     try:
         starter = scheduler.find_starter()
@@ -142,8 +144,17 @@ def _refusal(check: Callable[[], None]) -> str | None:
     return None
 
 
-def check_sources(config: RunConfig) -> None:
-    """ConfigError where the tokenizer or a corpus is not there, or their sizes do not fit."""
+def check_extras(config: RunConfig) -> None:
+    """ConfigError where a package is missing that the configuration asks for beyond install_requires."""
+    if config.monitoring.tensorboard and importlib.util.find_spec("tensorboard") is None:
+        raise ConfigError(
+            "monitoring.tensorboard: true needs the package tensorboard; pip install 'robustbert[tensorboard]', or leave it false"
+        )
+
+
+def check_needs(config: RunConfig) -> None:
+    """ConfigError where the tokenizer, a corpus or a package that the configuration asks for is not there, or sizes do not fit."""
+    check_extras(config)
     from robustbert.data.prepare import check_sources  # reads files; not needed by the other commands
 
     check_sources(config.data)

@@ -63,7 +63,7 @@ class ClusterConfig:
     processes_per_node: int = 1
     hosts: tuple[str, ...] = ()  # of the scheduler mpi; those beyond `nodes` are spare
     hostfile: str | None = None  # of the scheduler mpi: one host a line, instead of `hosts`
-    remote_shell: str = "ssh"  # of the scheduler mpi: called as REMOTE_SHELL HOST COMMAND...
+    remote_shell: str = "ssh"  # of the scheduler mpi: called as REMOTE_SHELL HOST COMMAND..., by MPICH with ssh's -x before the host
     exclude: tuple[str, ...] = ()  # nodes that the job must not get; of the schedulers mpi and slurm
     gpus_per_node: int | None = None  # of the scheduler slurm; a sweep's members on one host share them out
     # Of the scheduler slurm:
@@ -105,6 +105,7 @@ class MonitoringConfig:
 
     prometheus_port: int | None = 9400  # the first one tried; where it is taken one of the next 99 serves; null: none
     bind_address: str = "127.0.0.1"  # of the exporters; an empty one, or 0.0.0.0, for Prometheus on another host
+    tensorboard: bool = False  # event files in RUN/tensorboard; needs the extra `tensorboard`
     push_gateway: str | None = None  # URL of a Pushgateway: it gets the last state when the run ends
     collectives_interval: int = 10  # of so many steps one has its collectives timed
     straggler_factor: float = 1.3  # a rank whose own time is above this many times its pipeline stage's median is slow,

@@ -18,6 +18,7 @@ from robustbert.run_directory import RunDirectory
 from robustbert.throughput import peak_flops, training_flops
 from robustbert.train.state import TrainState
 from robustbert.train.step_times import IntervalTimes, StepTimes
+from robustbert.train.tensorboard import TensorBoard
 
 
 class Metrics:
@@ -30,6 +31,7 @@ class Metrics:
         self._progress = progress
         self._times = StepTimes(progress, mesh.collective_time, config.monitoring.collectives_interval)
         self._process = psutil.Process()
+        self._tensorboard = TensorBoard(run) if mesh.is_main and config.monitoring.tensorboard else None
         name = torch.cuda.get_device_name() if mesh.device.is_cuda else "cpu"
         self._peak = peak_flops(name, config.precision)
         self.start_interval()
@@ -46,6 +48,13 @@ class Metrics:
             yield self
         finally:
             self._times.close()
+            if self._tensorboard:
+                self._tensorboard.close()
+
+    def record_evaluation(self, step: int, perplexity: float | None) -> None:
+        """An evaluation on held-out text, for TensorBoard; None where there is no such text."""
+        if self._tensorboard and perplexity is not None:
+            self._tensorboard.show_evaluation(step, perplexity, time.time())
 
     def record(self, state: TrainState, total: LossSum, tokens: int, width: float, update: Update, batches: TrainBatches) -> None:
         """One step; state is already advanced. total and tokens: of this step, over the whole job; width: of its rows."""
@@ -59,6 +68,8 @@ class Metrics:
         line = self._line(state, total, update, batches, times)
         if self._mesh.is_main:
             self._run.append_metrics(line)
+            if self._tensorboard:
+                self._tensorboard.show(line)
         self._progress.report(self._rank_report(state.step, times) | ({"metrics": line} if self._mesh.is_main else {}))
         self._steps = self._tokens = self._flops = 0
 

@@ -77,6 +77,7 @@ def pretrain(config: RunConfig, job: Job, run: RunDirectory) -> str:
         if state.step == 0:
             progress.mark("evaluating")
             state.heldout_perplexity_before = evaluation.heldout_perplexity(model)
+            metrics.record_evaluation(0, state.heldout_perplexity_before)
         if mesh.is_main:
             run.append_event(
                 "started",
@@ -95,7 +96,7 @@ def pretrain(config: RunConfig, job: Job, run: RunDirectory) -> str:
                 continue
             if evaluation.is_due(state.step) and state.step < config.train.steps:
                 progress.mark("evaluating")
-                report_evaluation(run, mesh, state, evaluation.heldout_perplexity(model))
+                report_evaluation(run, mesh, state, evaluation.heldout_perplexity(model), metrics)
             if is_replica_check_due(config, state.step):
                 progress.mark("comparing the replicas")
                 check_replicas(model, mesh, run, state.step)
@@ -113,6 +114,7 @@ def pretrain(config: RunConfig, job: Job, run: RunDirectory) -> str:
                 run.append_event("preempted", step=state.step, reason=stop.reason)
             return "preempted"
         perplexity = evaluation.heldout_perplexity(model)
+        metrics.record_evaluation(state.step, perplexity)
         if mesh.is_main:
             run.append_event(
                 "finished",
@@ -183,8 +185,9 @@ def build_evaluation(config: RunConfig, prepared: PreparedData, mesh: Mesh, prog
     return Evaluation(valid, config.train.eval_interval, config.data.sequence_length, mesh, progress)
 
 
-def report_evaluation(run: RunDirectory, mesh: Mesh, state: TrainState, perplexity: float) -> None:
+def report_evaluation(run: RunDirectory, mesh: Mesh, state: TrainState, perplexity: float, metrics: Metrics) -> None:
     """The event of an evaluation on the way."""
+    metrics.record_evaluation(state.step, perplexity)
     if mesh.is_main:
         run.append_event(
             "evaluated", step=state.step, heldout_loss=math.log(perplexity), heldout_perplexity=perplexity

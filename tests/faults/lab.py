@@ -30,6 +30,8 @@ monitoring: {prometheus_port: null}
 class FaultLab:
     """Runs `name`s in `folder`; the data is prepared once."""
 
+    launch_module = "tests.faults.launch"
+
     def __init__(self, folder: Path):
         from robustbert.config import load_config
         from robustbert.data.prepare import prepare_run, prepared_data
@@ -63,7 +65,7 @@ class FaultLab:
 
     def _start(self, run: RunDirectory, fault: dict | None, on: tuple[str, ...], *arguments: str) -> "FaultRun":
         process = subprocess.Popen(
-            [*on, sys.executable, "-m", "tests.faults.launch", *arguments],
+            [*on, sys.executable, "-m", self.launch_module, *arguments],
             cwd=self.folder,
             env=os.environ | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"},
             stdin=subprocess.DEVNULL,
