@@ -26,6 +26,7 @@ MAY_IMPORT = {
     "plan": FOUNDATION | {"device", "parallel", "model", "data", "optim", "hardware", "throughput"},
     "diagnosis": FOUNDATION | {"device"},
     "inspection": {"config", "checkpoint", "data"},
+    "finetune": FOUNDATION | {"device", "data", "optim", "convert"},
     "train": FOUNDATION | {"device", "parallel", "model", "data", "optim", "checkpoint", "convert", "throughput"},
 }
 MEGATRON_IS_FOR = {"parallel", "model", "optim", "checkpoint", "cpu_megatron", "testing"}

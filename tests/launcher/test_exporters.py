@@ -218,7 +218,8 @@ def test_a_node_exporter_serves_its_ranks_comes_back_when_killed_and_ends_with_i
             sender.send(REPORT)
         series = wait_for(lambda: series if len(series := scrape(port)) == 2 * 9 else None)
         assert series['robustbert_rank_step_part_seconds{part="collectives",rank="1"}'] == 0.5
-        assert series['robustbert_rank_memory_bytes{kind="host",rank="0"}'] == 1000 and series['robustbert_rank_step{rank="0"}'] == 7
+        assert series['robustbert_rank_memory_bytes{kind="host",rank="0"}'] == 1000
+        assert series['robustbert_rank_step{rank="0"}'] == 7
         (exporter,) = psutil.Process(process.pid).children()
         assert not any("libtorch" in mapped.path for mapped in exporter.memory_maps())
         exporter.kill()

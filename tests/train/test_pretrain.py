@@ -25,7 +25,7 @@ TWO_RANKS = {
 }
 
 
-@pytest.mark.parametrize("name", TWO_RANKS)
+@pytest.mark.parametrize("name", [pytest.param(n, marks=[] if n in ("dp2-fp16", "pp2-segment-pair") else [pytest.mark.slow]) for n in TWO_RANKS])
 def test_a_run_stopped_and_resumed_is_bitwise_the_uninterrupted_run(name, tmp_path):
     config, whole = make_run(tmp_path, "whole", TWO_RANKS[name])
     assert run_on_ranks(train, 2, config, whole) == ["finished"] * 2

@@ -1,0 +1,60 @@
+"""Batches: their order, their cut into micro-batches, and their padding. All of it the same for every number of processes."""
+
+import functools
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+
+from robustbert.finetune.task import Batch, Item
+
+
+def num_steps_per_epoch(num_items: int, batch_size: int) -> int:
+    """Steps an epoch; the last one takes what is left."""
+    return -(-num_items // batch_size)
+
+
+def step_micro_batches(
+    items: Sequence[Item], step: int, batch_size: int, micro_batch_size: int, seed: int
+) -> list[list[Item]]:
+    """The micro-batches of a step, a pure function of the arguments.
+
+    An epoch takes every item once, in an order drawn from (seed, epoch). Within its batch items are sorted by length, which
+    saves padding; micro-batches of long and of short sequences alternate, so that processes get about as much of both.
+    """
+    steps = num_steps_per_epoch(len(items), batch_size)
+    epoch, number = divmod(step, steps)
+    order = _epoch_order(len(items), seed, epoch)
+    chosen = sorted(order[number * batch_size : (number + 1) * batch_size], key=lambda i: (items[i].length, i))
+    cut = [chosen[i : i + micro_batch_size] for i in range(0, len(chosen), micro_batch_size)]
+    folded = [cut[-1 - place // 2] if place % 2 else cut[place // 2] for place in range(len(cut))]
+    return [[items[i] for i in part] for part in folded]
+
+
+@functools.lru_cache(maxsize=1)
+def _epoch_order(num_items: int, seed: int, epoch: int) -> np.ndarray:
+    return np.random.default_rng((seed, epoch)).permutation(num_items)
+
+
+def length_sorted_batches(items: Sequence[Item], batch_size: int) -> list[list[int]]:
+    """The places of all items in batches of about equal length, the longest first: what does not fit fails at once."""
+    order = sorted(range(len(items)), key=lambda i: (-items[i].length, i))
+    return [order[i : i + batch_size] for i in range(0, len(order), batch_size)]
+
+
+def collate(items: Sequence[Item], pad_id: int, device: torch.device) -> Batch:
+    """Pad the sequences of the items to their longest."""
+    sequences = [sequence for item in items for sequence in item.sequences]
+    longest = max(map(len, sequences))
+    ids_RS = np.full((len(sequences), longest), pad_id, np.int64)
+    mask_RS = np.zeros_like(ids_RS)
+    types_RS = np.zeros_like(ids_RS)
+    for row, sequence in enumerate(sequences):
+        ids_RS[row, : len(sequence)] = sequence.ids
+        mask_RS[row, : len(sequence)] = 1
+        if sequence.types is not None:
+            types_RS[row, : len(sequence)] = sequence.types
+    inputs = {"input_ids": ids_RS, "attention_mask": mask_RS}
+    if sequences[0].types is not None:
+        inputs["token_type_ids"] = types_RS
+    return Batch(items, {name: torch.from_numpy(array).to(device, non_blocking=True) for name, array in inputs.items()})

@@ -1,0 +1,42 @@
+"""Where a task's files and a model's weights lie."""
+
+from pathlib import Path
+
+from robustbert.finetune.output import OutputFolder
+from robustbert.finetune.settings import FinetuneError
+from robustbert.finetune.task import Task
+
+
+def task_folder(task: Task, data: Path) -> Path:
+    """The task's own folder: `data`, or the one of that name below it (as in a folder of all of GLUE)."""
+    if not data.is_dir():
+        raise FinetuneError(f"{data} is no folder; --data takes the one with the official files of {task.name}")
+    return next((data / name for name in task.folders if (data / name).is_dir()), data)
+
+
+def read_split(task: Task, folder: Path, split: str) -> list | None:
+    """The examples of a split; None where it has no file."""
+    try:
+        return task.read(folder, split)
+    except FileNotFoundError:
+        return None
+
+
+def encoder_folder(model: Path | None, start_from: Path | None, cache: Path) -> Path:
+    """The Hugging Face folder with the encoder to start from; outside of torch.distributed, any number of processes may ask.
+
+    model: whatever tools/convert takes as its source, converted into `cache` where it has another format.
+    start_from: a former finetuning's output, finished.
+    """
+    if start_from is not None:
+        former = OutputFolder(start_from)
+        if former.result() is None:
+            raise FinetuneError(f"--start-from {start_from}: no finished finetuning there (it has no result.json)")
+        return former.model
+    if model is None:
+        raise FinetuneError("which model? name it with --model, or a former finetuning with --start-from")
+    if (model / "config.json").exists():
+        return model
+    from robustbert.convert.cache import as_huggingface_folder  # imports the engine
+
+    return as_huggingface_folder(model, cache)

@@ -1,0 +1,107 @@
+"""Models of transformers for tasks: a pretrained encoder with a new head, and what a folder says about itself.
+
+Weights are read from safetensors only: nothing is unpickled.
+"""
+
+import contextlib
+from collections.abc import Callable
+from pathlib import Path
+
+import torch
+
+from robustbert.finetune.settings import FinetuneError
+from robustbert.finetune.task import ModelSource
+
+# What configurations call their dropout
+_DROPOUTS = ("hidden_dropout_prob", "dropout")
+_ATTENTION_DROPOUTS = ("attention_probs_dropout_prob", "attention_dropout")
+
+
+def encoder_with_new_head(source: ModelSource, new_model: Callable, **config_changes) -> torch.nn.Module:
+    """The model that new_model(config) makes, with the encoder's weights of `source`; whatever head it had is dropped.
+
+    new_model: such as AutoModelForSequenceClassification.from_config; its base_model is the encoder.
+    config_changes: such as num_labels=3. All that is not pretrained is drawn from source.seed.
+    """
+    from transformers import AutoModel
+
+    config = read_config(source, **config_changes)
+    with _reading(source.folder):
+        torch.manual_seed(source.seed)
+        model = new_model(config)
+        if not source.untrained:
+            encoder = _from_pretrained(source.folder, AutoModel, config)
+            model.base_model.load_state_dict(encoder.state_dict(), strict=False)  # not all heads want the pooler
+    return model.float()
+
+
+def pretrained_model(source: ModelSource, model_class, **config_changes) -> torch.nn.Module:
+    """The model with its pretrained head, such as AutoModelForMaskedLM, with the dropout of `source`."""
+    config = read_config(source, **config_changes)
+    with _reading(source.folder):
+        torch.manual_seed(source.seed)
+        if source.untrained:
+            return model_class.from_config(config).float()
+        return _from_pretrained(source.folder, model_class, config)
+
+
+def load_finetuned(folder: Path, model_class) -> torch.nn.Module:
+    """The model that save_pretrained wrote."""
+    with _reading(folder):
+        return _from_pretrained(folder, model_class)
+
+
+def read_config(source: ModelSource, **changes):
+    """The configuration of the source's folder with its dropout and the changes."""
+    from transformers import AutoConfig
+
+    with _reading(source.folder):
+        config = AutoConfig.from_pretrained(source.folder)
+    for names, value in ((_DROPOUTS, source.dropout), (_ATTENTION_DROPOUTS, source.attention_dropout)):
+        changes |= {name: value for name in names if hasattr(config, name)}
+    for name, value in changes.items():
+        setattr(config, name, value)
+    return config
+
+
+def read_tokenizer(folder: Path):
+    """The fast tokenizer of a folder."""
+    from transformers import AutoTokenizer
+
+    with _reading(folder):
+        tokenizer = AutoTokenizer.from_pretrained(folder)
+    if not tokenizer.is_fast:
+        raise FinetuneError(f"{folder} has no fast tokenizer; save one beside the model: it has a tokenizer.json")
+    return tokenizer
+
+
+def num_positions(model: torch.nn.Module) -> int:
+    """The longest sequence that the model's position embeddings allow."""
+    positions = model.config.max_position_embeddings
+    for name, module in model.base_model.named_modules():
+        # RoBERTa counts positions from the number after the padding's id
+        if name.endswith("position_embeddings") and getattr(module, "padding_idx", None) is not None:
+            return positions - module.padding_idx - 1
+    return positions
+
+
+def _from_pretrained(folder: Path, model_class, config=None):
+    """from_pretrained, of which every weight but a pooler's (that masked language models lack) must be in the file."""
+    model, info = model_class.from_pretrained(
+        folder, config=config, use_safetensors=True, dtype=torch.float32, output_loading_info=True
+    )
+    missing = sorted(name for name in info["missing_keys"] if "pooler" not in name)
+    if missing:
+        raise FinetuneError(f"the file has no {missing[0]}, nor {len(missing) - 1} other weights of {type(model).__name__}")
+    return model
+
+
+@contextlib.contextmanager
+def _reading(folder: Path):
+    try:
+        yield
+    except (OSError, KeyError, ValueError, RuntimeError) as error:
+        reason = " ".join(str(error).split())[:300]
+        raise FinetuneError(
+            f"{folder}: transformers cannot read a model there ({reason}); it needs config.json, model.safetensors and a tokenizer"
+        ) from error

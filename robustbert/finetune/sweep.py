@@ -1,0 +1,138 @@
+"""A sweep: every setting of a grid with every seed, one finetuning each, as one job of the launcher (section 5.1, Table 10).
+
+FOLDER/sweep.json       the members, for `launcher sweep`; FOLDER/members/NAME is what it keeps of each
+FOLDER/runs/NAME        their outputs
+FOLDER/table.json, .md  the result
+"""
+
+import itertools
+import os
+import re
+import subprocess
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import robustbert
+from robustbert.finetune.output import OutputFolder, read_json, write_json
+from robustbert.finetune.settings import FinetuneError, Settings, option_name, setting_types
+
+DEFAULT_SEEDS = (1, 2, 3, 4, 5)
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One finetuning of a sweep. values: its place in the grid, without the seed."""
+
+    task: str
+    values: dict
+    seed: int
+
+    @property
+    def setting(self) -> str:
+        """`lr=1e-05,batch_size=16`."""
+        return ",".join(f"{name}={value}" for name, value in self.values.items())
+
+    @property
+    def name(self) -> str:
+        """`sst-2/lr=1e-05,batch_size=16/seed=1`."""
+        return f"{self.task}/{self.setting or 'default'}/seed={self.seed}"
+
+
+@dataclass(frozen=True)
+class SweepRequest:
+    """What is swept. options: the command line's words that all members share, such as --precision bf16."""
+
+    folder: Path
+    data: Path
+    model: Path | None
+    start_from: Path | None
+    options: tuple[str, ...]
+    program: tuple[str, ...]  # starts tools/finetune
+    cells: tuple[Cell, ...]
+    launcher_options: tuple[str, ...] = field(default=())
+
+    def output(self, cell: Cell) -> OutputFolder:
+        return OutputFolder(self.folder / "runs" / cell.name)
+
+
+def grid_cells(task: str, grid: dict[str, tuple], seeds: tuple[int, ...]) -> list[Cell]:
+    """Every combination of the grid with every seed."""
+    return [
+        Cell(task, dict(zip(grid, values)), seed) for values in itertools.product(*grid.values()) for seed in seeds
+    ]
+
+
+def parse_grid(words: list[str], default: dict[str, tuple]) -> dict[str, tuple]:
+    """`lr=1e-5,2e-5` words over a default grid; `name=value` with one value fixes it. FinetuneError names what is wrong."""
+    grid, types = dict(default), setting_types()
+    for word in words:
+        name, equals, values = word.partition("=")
+        name = name.replace("-", "_")
+        if not equals or name not in types or name in ("seed", "untrained"):
+            known = ", ".join(known for known in types if known not in ("seed", "untrained"))
+            raise FinetuneError(f"--grid {word}: name=value,value,... belongs there; names are {known}")
+        try:
+            grid[name] = tuple(types[name](value) for value in values.split(","))
+        except ValueError:
+            raise FinetuneError(f"--grid {word}: {values!r} are no values of type {types[name].__name__}") from None
+        if len(set(grid[name])) < len(grid[name]):
+            raise FinetuneError(f"--grid {word}: a value stands there twice")
+        for value in grid[name]:
+            Settings(**{name: value})
+    return grid
+
+
+def run_sweep(request: SweepRequest) -> int:
+    """Have the launcher run what is missing of the sweep; its exit code. FinetuneError for another sweep's folder."""
+    file = request.folder / "sweep.json"
+    content = {
+        "title": f"{' '.join(sorted({cell.task for cell in request.cells}))}: {len(request.cells)} finetunings",
+        "folder": str(Path.cwd()),
+        "members": [{"name": cell.name, "command": _command(request, cell)} for cell in request.cells],
+    }
+    if not file.exists():
+        if request.folder.exists() and any(request.folder.iterdir()):
+            raise FinetuneError(f"{request.folder} exists and is no sweep's folder; nothing is overwritten, choose another --output")
+        request.folder.mkdir(parents=True, exist_ok=True)
+        write_json(file, content)
+    elif _essence(read_json(file)) != _essence(content):
+        raise FinetuneError(f"{request.folder} belongs to a sweep of other commands; choose another --output, or give its own command again")
+    words = [sys.executable, "-m", "launcher", "sweep", str(request.folder), *request.launcher_options]
+    here = str(Path(robustbert.__file__).resolve().parent.parent)
+    path = os.pathsep.join(filter(None, (here, os.environ.get("PYTHONPATH"))))
+    sys.stdout.flush()
+    return subprocess.run(words, env=os.environ | {"PYTHONPATH": path}, check=False).returncode
+
+
+def read_cells(folder: Path) -> Iterator[tuple[Cell, OutputFolder]]:
+    """The cells of the sweep (or sweeps) in a folder with their outputs, finished or not."""
+    files = sorted(folder.rglob("sweep.json"))
+    if not files:
+        raise FinetuneError(f"{folder} holds no sweep (no sweep.json); make one with tools/finetune TASK --sweep")
+    for file in files:
+        for member in read_json(file)["members"]:
+            task, setting, seed = member["name"].split("/")
+            values = {} if setting == "default" else dict(pair.split("=", 1) for pair in _PAIR.split(setting))
+            types = setting_types()
+            values = {name: types[name](value) for name, value in values.items()}
+            yield Cell(task, values, int(seed.removeprefix("seed="))), OutputFolder(file.parent / "runs" / member["name"])
+
+
+_PAIR = re.compile(r",(?=[a-z_0-9]+=)")
+
+
+def _command(request: SweepRequest, cell: Cell) -> list[str]:
+    words = [*request.program, cell.task, "--data", str(request.data.absolute()), "--output", str(request.output(cell).path.absolute())]
+    words += ["--model", str(request.model.absolute())] if request.model else []
+    words += ["--start-from", str(request.start_from.absolute())] if request.start_from else []
+    words += request.options
+    for name, value in (*cell.values.items(), ("seed", cell.seed)):
+        words += [option_name(name), str(value)]
+    return words
+
+
+def _essence(content: dict) -> list:
+    """The members without what may differ between two starts: the interpreter's path."""
+    return [(member["name"], member["command"][1:]) for member in content["members"]]

@@ -1,0 +1,209 @@
+"""Sweeps, their tables, ensembles and submissions, on tasks of a few sentences."""
+
+import json
+import sys
+import zipfile
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from robustbert.finetune import commands
+from robustbert.finetune.cli import _parser, main
+from robustbert.finetune.published import COLUMNS, TABLE_5_DEV, TABLE_8, TABLES
+from robustbert.finetune.settings import FinetuneError
+from robustbert.finetune.submission import TEST_ROWS, write_zip
+from robustbert.finetune.sweep import Cell, grid_cells, parse_grid
+from robustbert.finetune.table import summarise, write_table
+from robustbert.finetune.tasks import GLUE, build_task
+from robustbert.job import Job
+from tests.finetune.made_glue import write_made_glue
+
+ROOT = Path(__file__).resolve().parents[2]
+PROGRAM = (sys.executable, str(ROOT / "tools" / "finetune"))
+TINY = ["--epochs", "1", "--lr", "1e-3", "--batch-size", "16", "--max-length", "32"]
+
+
+class FakeOutput:
+    """A cell's folder with the result that a test wants."""
+
+    def __init__(self, seed, accuracy):
+        self._result = None if accuracy is None else {
+            "seed": seed,
+            "start_from": "",
+            "watched": {"value": accuracy},
+            "metrics": {"dev": {"accuracy": accuracy}},
+        }
+
+    def result(self):
+        return self._result
+
+
+def fake_cells():
+    accuracies = {1e-5: (0.90, 0.80, 0.95, 0.10, 0.92), 2e-5: (0.91, 0.91, 0.50, 0.91, None)}
+    for cell in grid_cells("sst-2", {"lr": (1e-5, 2e-5)}, (1, 2, 3, 4, 5)):
+        yield cell, FakeOutput(cell.seed, accuracies[cell.values["lr"]][cell.seed - 1])
+
+
+def test_grid_is_every_setting_with_every_seed():
+    cells = grid_cells("mrpc", build_task("mrpc").grid, (1, 2, 3, 4, 5))
+    assert len(cells) == len({cell.name for cell in cells}) == 3 * 2 * 5
+    assert cells[0] == Cell("mrpc", {"lr": 1e-5, "batch_size": 16}, 1)
+    assert cells[0].name == "mrpc/lr=1e-05,batch_size=16/seed=1"
+
+
+def test_grid_of_the_command_line_replaces_and_adds():
+    assert parse_grid(["lr=1e-4,2e-4", "warmup-ratio=0.1"], {"lr": (1e-5,), "batch_size": (16,)}) == {
+        "lr": (1e-4, 2e-4),
+        "batch_size": (16,),
+        "warmup_ratio": (0.1,),
+    }
+    for word, message in (
+        ("rate=1", "names are lr, "),
+        ("lr", "name=value,value"),
+        ("lr=fast", "no values of type float"),
+        ("epochs=1,1", "stands there twice"),
+        ("batch_size=0", "--batch-size must be above 0"),
+        ("seed=1,2", "names are lr, "),
+    ):
+        with pytest.raises(FinetuneError, match=message):
+            parse_grid([word], {})
+
+
+def test_best_setting_is_that_of_the_highest_median():
+    summary = summarise(fake_cells())["sst-2"]
+    assert summary["best"]["setting"] == {"lr": 2e-5} and summary["best"]["seeds"] == [1, 2, 3, 4]
+    score = summary["best"]["scores"]["SST"]
+    assert (score["median"], score["least"], score["greatest"]) == (pytest.approx(91), pytest.approx(50), pytest.approx(91))
+    assert summary["settings"][0]["scores"]["SST"]["median"] == pytest.approx(90)
+
+
+def test_table_stands_beside_the_papers(tmp_path):
+    text = write_table(tmp_path, summarise(fake_cells()))
+    assert "| **this model**, median | **91.0** |" in text and "| paper, Table 5: RoBERTa large | 96.4 |" in text
+    assert "| sst-2 | lr 2e-05 | 4 of 5 | **91.0** | 50.0 to 91.0 |" in text
+    table = json.loads((tmp_path / "table.json").read_text())
+    assert table["published"]["Table 8"]["RoBERTa base, all data, 500k steps"] == {"SST": 94.8}
+
+
+def test_published_figures_are_the_papers():
+    assert list(TABLE_5_DEV["RoBERTa large"].values()) == [90.2, 90.2, 94.7, 92.2, 86.6, 96.4, 90.9, 68.0, 92.4, 91.3]
+    last = TABLE_8["RoBERTa large, + pretrain longer 500k"]
+    assert all(TABLE_5_DEV["RoBERTa large"][title] == figure for title, figure in last.items())
+    titles = {column.title for columns in COLUMNS.values() for column in columns}
+    assert all(title in titles for rows in TABLES.values() for row in rows.values() for title in row)
+
+
+def test_zip_takes_only_what_the_server_does(tmp_path):
+    good = "index\tprediction\n" + "".join(f"{i}\t0\n" for i in range(TEST_ROWS["WNLI.tsv"]))
+    missing = write_zip(tmp_path / "submission.zip", {"WNLI.tsv": good})
+    assert missing == [name for name in TEST_ROWS if name != "WNLI.tsv"]
+    with zipfile.ZipFile(tmp_path / "submission.zip") as archive:
+        assert archive.namelist() == ["WNLI.tsv"] and archive.read("WNLI.tsv").decode() == good
+    before = (tmp_path / "submission.zip").read_bytes()
+    for path, name, text, message in (
+        ("submission.zip", "WNLI.tsv", good, "exists; nothing is overwritten"),
+        ("b.zip", "wnli.tsv", good, "takes no file wnli.tsv"),
+        ("b.zip", "WNLI.tsv", good[:-6], "145 predictions, the leaderboard wants 146"),
+    ):
+        with pytest.raises(FinetuneError, match=message):
+            write_zip(tmp_path / path, {name: text})
+    assert [path.name for path in tmp_path.iterdir()] == ["submission.zip"]
+    write_zip(tmp_path / "again.zip", {"WNLI.tsv": good})
+    assert (tmp_path / "again.zip").read_bytes() == before
+
+
+@pytest.mark.parametrize("name, rows", [("SST-2", 1821), ("MRPC", 1725), ("RTE", 3000), ("WNLI", 146)])
+def test_submission_of_real_test_sets_has_their_rows(shared_data, tmp_path, name, rows):
+    task = build_task(name.lower())
+    examples = task.read(shared_data / "glue" / name, "test")
+    files = task.prediction_files("test", examples, [i % 2 for i in range(len(examples))])
+    assert list(files) == [f"{name}.tsv"]
+    write_zip(tmp_path / "submission.zip", files)
+    lines = files[f"{name}.tsv"].splitlines()
+    assert len(lines) == rows + 1 and lines[0] == "index\tprediction"
+    assert lines[2] == ("1\tentailment" if name == "RTE" else "1\t1")
+
+
+def test_labels_of_a_submission_are_the_leaderboards(tmp_path):
+    glue = write_made_glue(tmp_path, num_train=2, num_dev=2)
+    expected = {"mnli": [0, 2, 1], "qnli": [1, 0], "sts-b": [0.51239, 5.25], "cola": [1]}
+    texts = {}
+    for name, predictions in expected.items():
+        task = build_task(name)
+        examples = task.read(glue / task.folders[0], task.test_splits[-1] if name == "mnli" else "test")[: len(predictions)]
+        texts |= task.prediction_files(task.test_splits[-1], examples, predictions)
+    assert texts == {
+        "AX.tsv": "index\tprediction\n0\tcontradiction\n1\tentailment\n2\tneutral\n",
+        "QNLI.tsv": "index\tprediction\n0\tentailment\n1\tnot_entailment\n",
+        "STS-B.tsv": "index\tprediction\n0\t0.512\n1\t5.000\n",
+        "CoLA.tsv": "index\tprediction\n0\t1\n",
+    }
+
+
+@pytest.mark.parametrize("size", [1, 2])
+def test_average_of_two_models_lies_between_them(size):
+    task = build_task("mnli")
+    one, other = np.array([4.0, 0.0, 0.0]), np.array([0.0, 1.0, 0.0])
+    average = task.average([one, other])
+    chances = np.exp(average)
+    assert chances.sum() == pytest.approx(1)
+    assert chances[0] == pytest.approx((np.exp(4) / (np.exp(4) + 2) + 1 / (np.e + 2)) / 2)
+    assert build_task("sts-b").average([np.array([1.0]), np.array([4.0])]) == pytest.approx(2.5)
+
+
+@pytest.fixture(scope="module")
+def glue(tmp_path_factory):
+    return write_made_glue(tmp_path_factory.mktemp("glue"), num_train=32, num_dev=16)
+
+
+@pytest.mark.slow
+def test_glue_sweep_goes_from_mnli_to_the_leaderboard(tmp_path, glue, tiny_model, capfd):
+    folder, tasks = tmp_path / "sweep", "mnli,rte,cola"
+    words = ["glue", "--model", str(tiny_model), "--data", str(glue), "--output", str(folder), "--tasks", tasks, "--seeds", "1,2"]
+    assert main([*words, *TINY], program=PROGRAM) == 0
+    names = sorted(str(path.parent.relative_to(folder)) for path in folder.rglob("result.json"))
+    assert names == [f"first/runs/{task}/default/seed={seed}" for task in ("cola", "mnli") for seed in (1, 2)] + [
+        f"from-mnli/runs/rte/default/seed={seed}" for seed in (1, 2)
+    ]
+    result = json.loads((folder / "from-mnli/runs/rte/default/seed=1/result.json").read_text())
+    assert "/first/runs/mnli/" in result["start_from"]
+    table = (folder / "table.md").read_text()
+    assert "| | CoLA | MNLI-m | MNLI-mm | RTE |" in table or "| | MNLI-m | MNLI-mm | CoLA | RTE |" in table
+    assert "rte, from a finetuned model" in table
+
+    times = {path: path.stat().st_mtime_ns for path in folder.rglob("result.json")}
+    assert main([*words, *TINY], program=PROGRAM) == 0
+    assert "all 4 members are done" in capfd.readouterr().out
+    assert times == {path: path.stat().st_mtime_ns for path in folder.rglob("result.json")}
+    assert main([*words, *TINY, "--weight-decay", "0"], program=PROGRAM) == 2
+    assert "belongs to a sweep of other commands" in capfd.readouterr().err
+
+    rows = {"CoLA.tsv": 8, "MNLI-m.tsv": 8, "MNLI-mm.tsv": 9, "AX.tsv": 5, "RTE.tsv": 8}
+    words = ["glue", "--submit", str(folder), "--size", "2", "--data", str(glue), "--output", str(tmp_path / "glue.zip")]
+    options = _parser().parse_intermixed_args(words)
+    assert commands.submit(options, Job(), rows) == 0
+    with zipfile.ZipFile(tmp_path / "glue.zip") as archive:
+        assert sorted(archive.namelist()) == sorted(rows)
+        lines = archive.read("MNLI-mm.tsv").decode().splitlines()
+        assert len(lines) == 10 and lines[1].split("\t")[0] == "0"
+        assert {line.split("\t")[1] for line in lines[1:]} <= {"contradiction", "neutral", "entailment"}
+
+
+@pytest.mark.slow
+def test_ensemble_scores_better_than_its_worst_member(tmp_path, glue, tiny_model, capsys):
+    members = [str(tmp_path / f"seed{seed}") for seed in (1, 2, 3)]
+    for seed, member in enumerate(members, 1):
+        words = ["sst-2", "--model", str(tiny_model), "--data", str(glue), "--output", member, "--seed", str(seed)]
+        assert main([*words, "--epochs", "4", "--lr", "3e-3", "--max-length", "32"]) == 0
+    words = ["sst-2", "--ensemble", *members, "--data", str(glue), "--output", str(tmp_path / "ensemble")]
+    assert main(words) == 0
+    result = json.loads((tmp_path / "ensemble" / "result.json").read_text())
+    singles = [member["metrics"]["dev"]["accuracy"] for member in result["members"]]
+    assert len(singles) == 3 and min(singles) <= result["metrics"]["dev"]["accuracy"] <= 1
+    assert len((tmp_path / "ensemble" / "SST-2.tsv").read_text().splitlines()) == 9
+    assert main(words) == 2 and "nothing is overwritten" in capsys.readouterr().err
+    words[-1] = str(tmp_path / "other")
+    words[0] = "rte"
+    assert main(words) == 2 and "is a finetuning of sst-2, not of rte" in capsys.readouterr().err
+    assert set(GLUE) >= {"rte", "sst-2"}
