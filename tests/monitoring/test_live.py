@@ -16,6 +16,7 @@ from launcher.job_env import find_rank
 from launcher.monitor import started
 from launcher.processes import job_processes
 from launcher.supervisor_record import read_supervisor
+from robustbert.config import load_config
 from tests.faults.lab import FaultLab
 from tests.monitoring.scaled import FastPrometheus
 from tests.monitoring.shipped import alerts, panel_queries, substituted
@@ -26,7 +27,7 @@ ALERT_TIMEOUT_S = 180  # much more than it takes: other tests may share the mach
 # fp16 whose loss scale begins at its minimum; a straggler is one soon; two hosts, both of them this machine.
 OVERRIDES = (
     *("precision=fp16", "optim.initial_loss_scale=1.0", "optim.min_loss_scale=1.0", "optim.lr=1e-3"),
-    *("train.steps=100000", "train.log_interval=1", "checkpoint.interval=10", "train.global_batch_size=8"),
+    *("train.steps=100000", "train.log_interval=1", "checkpoint.interval=10", "train.eval_interval=25", "train.eval_sequences=16"),
     *(f"monitoring.prometheus_port={FIRST_PORT}", "monitoring.straggler_after_s=1", "monitoring.collectives_interval=1"),
     *("cluster.processes_per_node=4", "cluster.scheduler=mpi", "fault_tolerance.max_node_failures=1", "fault_tolerance.hang_timeout_s=900", "fault_tolerance.startup_timeout_s=900"),
 )
@@ -78,10 +79,11 @@ def watched(tmp_path):
     shell.chmod(0o755)
     lab = MoodyLab(tmp_path)
     prometheus = FastPrometheus(tmp_path / "prometheus", tmp_path / "runs")
-    hosts = f"cluster.hosts=[{os.uname().nodename},localhost]"
+    corpus = load_config(lab.config_file).data.train[0].path
+    own = (f"cluster.hosts=[{os.uname().nodename},localhost]", f"cluster.remote_shell={shell}", f"data.valid=[{{path: {corpus}}}]")
     try:
         with started(prometheus.server):
-            yield Watched(lab.submit("moody", None, *OVERRIDES, hosts, f"cluster.remote_shell={shell}"), prometheus)
+            yield Watched(lab.submit("moody", None, *OVERRIDES, *own), prometheus)
     finally:
         lab.close()
 
