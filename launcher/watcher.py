@@ -107,6 +107,7 @@ class Watcher:
     def _push(self) -> None:
         from prometheus_client import push_to_gateway
 
+        self._figures.end()
         where = self._options.push_gateway
         try:
             push_to_gateway(where, "robustbert", self._registry, {"run": self._run.path.name}, timeout=PUSH_TIMEOUT_S)
