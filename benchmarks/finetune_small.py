@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """A small pretrained model, finetuned, beside the same model untrained and the most frequent class, over several seeds.
 
-Also MRPC from the model finetuned on MNLI, as the paper does it (section 5.1). Every finetuning is one cell of a sweep:
+Also MRPC (and RTE) from the model finetuned on MNLI, as the paper does it (section 5.1). Every finetuning is one cell of a sweep:
 killed, the same command goes on.
 """
 
@@ -19,7 +19,7 @@ from benchmarks.records import write_record  # noqa: E402
 from robustbert.finetune.cli import main as finetune  # noqa: E402
 from robustbert.finetune.folders import task_folder  # noqa: E402
 from robustbert.finetune.sweep import read_cells  # noqa: E402
-from robustbert.finetune.tasks import build_task  # noqa: E402
+from robustbert.finetune.tasks import FROM_MNLI, build_task  # noqa: E402
 
 PROGRAM = (sys.executable, str(ROOT / "tools" / "finetune"))
 _EXAMPLE = """example:
@@ -36,12 +36,12 @@ def main(arguments: list[str] | None = None) -> int:
     common += [f"--micro-batch-size={options.batch_size}", f"--parallel={options.parallel}"]
     pretrained = ["--model", str(options.model)]
     lines = [f"{'task':8}{'weights':28}{'dev accuracy: median':>22}  {'least to greatest':20}seeds"]
-    for task in ("sst-2", "mrpc"):
+    for task in options.tasks.split(","):
         sample = ["--train-examples", str(options.examples)]
         rows = [(task, "most frequent class", [most_frequent_share(task, options.data)])]
         for name, words in (("untrained", [*pretrained, "--untrained"]), ("pretrained", pretrained)):
             rows.append((task, name, swept(task, options.output / f"{task}-{name}", [*common, *words, *sample])))
-        if task == "mrpc":
+        if task in FROM_MNLI and options.mnli_examples:
             for name, words in (("untrained", [*pretrained, "--untrained"]), ("pretrained", pretrained)):
                 mnli = mnli_model(options, name, words)
                 accuracies = swept(task, options.output / f"{task}-{name}-mnli", [*common, "--start-from", str(mnli), *sample])
@@ -111,9 +111,10 @@ def _parser() -> argparse.ArgumentParser:
     add("--output", type=Path, required=True, metavar="DIR", help="where the finetunings go; goes on where it was")
     add("--record", type=Path, metavar="FILE", help="write the table down with the machine, the commit and the versions")
     add("--seeds", default="1,2,3", metavar="N,N", help="(1,2,3)")
-    add("--examples", type=int, default=2048, metavar="N", help="training examples of SST-2 and MRPC (2048)")
+    add("--tasks", default="sst-2,mrpc", metavar="TASK,TASK", help="scored by accuracy (sst-2,mrpc)")
+    add("--examples", type=int, default=2048, metavar="N", help="training examples of each task (2048)")
     add("--epochs", type=int, default=4, metavar="N", help="(4)")
-    add("--mnli-examples", type=int, default=8192, metavar="N", help="training examples of MNLI (8192)")
+    add("--mnli-examples", type=int, default=8192, metavar="N", help="training examples of MNLI, 0: no start from MNLI (8192)")
     add("--mnli-epochs", type=int, default=2, metavar="N", help="(2)")
     add("--lr", type=float, default=3e-4, metavar="N", help="a small model takes a larger one than Table 10's (3e-4)")
     add("--batch-size", type=int, default=32, metavar="N", help="(32)")

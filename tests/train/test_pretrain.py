@@ -113,6 +113,20 @@ def run(finished_run, tmp_path):
     return config, copy
 
 
+def test_a_run_that_was_trained_on_is_converted_again_and_the_former_model_stays(run):
+    from robustbert.train.summary import converted_newest
+
+    _, copy = run
+    newest = committed_checkpoints(copy.checkpoints)[-1]
+    newest.rename(copy.path / "later")
+    link = converted_newest(copy)
+    assert link.resolve().name == "huggingface_step_00000010"
+    (copy.path / "later").rename(newest)
+    assert converted_newest(copy) == link and link.resolve().name == "huggingface_step_00000020"
+    weights = [load_file(copy.converted / f"huggingface_step_000000{step}" / "model.safetensors") for step in (10, 20)]
+    assert any(not tensor.equal(weights[1][name]) for name, tensor in weights[0].items())
+
+
 def test_finished_event_and_metrics_have_what_scripts_read(finished_run):
     config, run = finished_run
     event = run.events()[-1]

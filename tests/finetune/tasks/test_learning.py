@@ -27,13 +27,14 @@ def learned(name, data, output, model, **settings) -> float:
 @pytest.mark.parametrize("version", ["1.1", "2.0"])
 def test_squad_is_learned(tmp_path, shared_data, real_reader_model, version):
     data = squad_folder(shared_data, version, tmp_path / "data")
-    assert learned(f"squad{version}", data, tmp_path / "out", real_reader_model, epochs=40) > 0.95
+    settings = dict(epochs=35, batch_size=2, micro_batch_size=2)
+    assert learned(f"squad{version}", data, tmp_path / "out", real_reader_model, **settings) > 0.95
 
 
 @pytest.mark.slow
 def test_race_is_learned(tmp_path, shared_data, real_reader_model):
     data = race_folder(shared_data, tmp_path / "data")
-    assert learned("race", data, tmp_path / "out", real_reader_model, epochs=20) > 0.95
+    assert learned("race", data, tmp_path / "out", real_reader_model, epochs=6) > 0.95
 
 
 @pytest.mark.slow

@@ -34,9 +34,11 @@ def test_a_window_is_robertas_pair(reader_tokenizer):
 def test_a_window_of_bert_has_segments(tmp_path):
     from transformers import AutoTokenizer
 
-    from robustbert.data.tokenizer import train_tokenizer
+    from robustbert.data.tokenizer import load_tokenizer
 
-    train_tokenizer(iter(["rollo led them who led whom ? ."] * 9), 33, kind="wordpiece").save(tmp_path / "bert")
+    words = "[PAD] [UNK] [CLS] [SEP] [MASK] who led them rollo ? .".split()
+    (tmp_path / "vocab.txt").write_text("".join(f"{word}\n" for word in words))
+    load_tokenizer(tmp_path).save(tmp_path / "bert")
     tokenizer = AutoTokenizer.from_pretrained(tmp_path / "bert")
     encoded, _ = one(question("Rollo led them."), tokenizer)
     theirs = tokenizer("Who led them?", "Rollo led them.")
