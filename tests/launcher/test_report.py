@@ -186,8 +186,8 @@ def test_the_page_opens_in_a_browser_without_an_error(tmp_path, chromium):
     clicked.write_text(file.read_text().replace("</body>", f"{click_all}</body>"))
     for page in (file, clicked):
         done = subprocess.run(
-            [chromium, *_QUIET, f"--user-data-dir={tmp_path / page.stem}", "--enable-logging=stderr", "--host-resolver-rules=MAP * ~NOTFOUND", "--virtual-time-budget=8000",
-             "--dump-dom", page.as_uri()],
+            [chromium, *_QUIET, f"--user-data-dir={tmp_path / page.stem}", "--enable-logging=stderr", "--dump-dom",
+             "--host-resolver-rules=MAP * ~NOTFOUND", "--virtual-time-budget=8000", page.as_uri()],
             capture_output=True, text=True, timeout=120,
         )  # fmt: skip
         assert "CONSOLE" not in done.stderr, [line for line in done.stderr.splitlines() if "CONSOLE" in line]

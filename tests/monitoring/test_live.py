@@ -31,7 +31,8 @@ OVERRIDES = (
     *("precision=fp16", "optim.initial_loss_scale=1.0", "optim.min_loss_scale=1.0", "optim.lr=1e-3"),
     *("train.steps=100000", "train.log_interval=1", "checkpoint.interval=10", "train.eval_interval=25", "train.eval_sequences=16"),
     *(f"monitoring.prometheus_port={FIRST_PORT}", "monitoring.straggler_after_s=1", "monitoring.collectives_interval=1"),
-    *("cluster.processes_per_node=4", "cluster.scheduler=mpi", "fault_tolerance.max_node_failures=1", "fault_tolerance.hang_timeout_s=900", "fault_tolerance.startup_timeout_s=900"),
+    *("cluster.processes_per_node=4", "cluster.scheduler=mpi", "fault_tolerance.max_node_failures=1"),
+    *("fault_tolerance.hang_timeout_s=900", "fault_tolerance.startup_timeout_s=900"),
 )
 
 
