@@ -102,6 +102,8 @@ def _check(parser: argparse.ArgumentParser, options: argparse.Namespace) -> None
         parser.error("--ensemble is of one task; --submit makes an ensemble for each task of GLUE")
     if options.submit and options.task != "glue":
         parser.error("--submit makes GLUE's archive: the task is glue")
+    options.cluster += [word for word in options.grid if word.startswith("cluster.")]  # --grid takes all words that follow it
+    options.grid = [word for word in options.grid if not word.startswith("cluster.")]
     options.sweep = options.sweep or (options.task == "glue" and not options.submit)
     if options.sweep and options.seed is not None:
         parser.error("a sweep takes --seeds, not --seed")
@@ -127,27 +129,28 @@ def _parser() -> argparse.ArgumentParser:
     add("task", choices=(*MODULES, "glue"), metavar="TASK", help=f"{', '.join(MODULES)}, or glue: all of GLUE")
     add("--model", type=Path, metavar="DIR", help="the pretrained model")
     add("--start-from", type=Path, metavar="DIR", help="a former finetuning's output: its encoder, with a new head")
-    add("--data", type=Path, required=True, metavar="DIR", help="the official files: the task's folder, or the one that holds it")
+    add("--data", type=Path, required=True, metavar="DIR", help="the task's official files, or the folder that holds its folder")
     add("--output", type=Path, required=True, metavar="DIR", help="the folder to make; one of the same command is resumed")
     _add_sweep(parser)
     group = parser.add_argument_group("of ensembles and the leaderboard")
-    group.add_argument("--ensemble", type=Path, nargs="+", metavar="DIR", help="average finished finetunings; writes scores and test predictions")
-    group.add_argument("--submit", type=Path, metavar="DIR", help="a sweep's folder: write GLUE's zip with the best models of each task")
-    group.add_argument("--size", type=int, default=5, metavar="N", help="models in each task's ensemble of --submit (5; the paper: 5 to 7)")
+    add = group.add_argument
+    add("--ensemble", type=Path, nargs="+", metavar="DIR", help="average finished finetunings: scores and test predictions")
+    add("--submit", type=Path, metavar="DIR", help="a sweep's folder: GLUE's zip by the best models of each task")
+    add("--size", type=int, default=5, metavar="N", help="models in each task's ensemble of --submit (5; the paper: 5 to 7)")
     _add_settings(parser)
     return parser
 
 
 def _add_sweep(parser: argparse.ArgumentParser) -> None:
-    group = parser.add_argument_group("of sweeps")
-    group.add_argument("--sweep", action="store_true", help="every setting of Table 10's grid with every seed; writes a table beside the paper's")
-    group.add_argument("--grid", nargs="+", default=[], metavar="NAME=V,V", help="other values, for instance --grid lr=1e-5,5e-5 epochs=3")
-    group.add_argument("--seeds", metavar="N,N", help="the seeds (1,2,3,4,5)")
-    group.add_argument("--tasks", metavar="TASK,TASK", help=f"of glue: which tasks ({','.join(GLUE)})")
-    group.add_argument("--no-mnli-start", action="store_true", help="of glue: RTE, STS-B and MRPC start from --model as well")
-    group.add_argument("--scheduler", metavar="NAME", help="where its members run: local, mpi, slurm; see launcher sweep --help")
-    group.add_argument("--parallel", type=int, metavar="N", help="members at once (on each host)")
-    group.add_argument("cluster", nargs="*", default=[], metavar="cluster.KEY=VALUE", help="the launcher's options")
+    add = parser.add_argument_group("of sweeps").add_argument
+    add("--sweep", action="store_true", help="all settings of Table 10's grid with all seeds, and a table beside the paper's")
+    add("--grid", nargs="+", default=[], metavar="NAME=V,V", help="other values, such as --grid lr=1e-5,5e-5 epochs=3")
+    add("--seeds", metavar="N,N", help="the seeds (1,2,3,4,5)")
+    add("--tasks", metavar="TASK,TASK", help=f"of glue: which tasks ({','.join(GLUE)})")
+    add("--no-mnli-start", action="store_true", help="of glue: RTE, STS-B and MRPC start from --model as well")
+    add("--scheduler", metavar="NAME", help="where its members run: local, mpi, slurm; see launcher sweep --help")
+    add("--parallel", type=int, metavar="N", help="members at once (on each host)")
+    add("cluster", nargs="*", default=[], metavar="cluster.KEY=VALUE", help="the launcher's options")
 
 
 def _add_settings(parser: argparse.ArgumentParser) -> None:

@@ -140,7 +140,12 @@ def _sweep_glue(options: argparse.Namespace, program: tuple[str, ...], names: li
 
 
 def _run_stage(
-    options: argparse.Namespace, program: tuple[str, ...], folder: Path, names: list[str], model: Path | None, start_from: Path | None
+    options: argparse.Namespace,
+    program: tuple[str, ...],
+    folder: Path,
+    names: list[str],
+    model: Path | None,
+    start_from: Path | None,
 ) -> int:
     """One sweep of the launcher."""
     fixed = given_settings(options)

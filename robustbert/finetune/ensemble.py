@@ -49,15 +49,17 @@ class Ensemble:
         examples = read_split(self.task, self._data, split)
         if examples is None:
             return None
-        outputs = []
-        for member in self.members:
-            # Models may have different tokenizers, even windows: items are averaged where they are the same for all
-            items, member_outputs = self._outputs(member, split, examples)
-            if outputs and len(member_outputs) != len(outputs[0]):
-                raise FinetuneError(f"{member.path} cuts {split} otherwise than {self.members[0].path}; ensemble models of one tokenizer")
-            outputs.append(member_outputs)
-        averaged = [self.task.average(list(parts)) for parts in zip(*outputs)] if len(outputs) > 1 else outputs[0]
-        return Answers(examples, self.task.predictions(examples, items, averaged))
+        items, outputs = self._outputs(self.members[0], split, examples)
+        others = [outputs]
+        for member in self.members[1:]:
+            others.append(self._outputs(member, split, examples)[1])
+            if list(map(np.shape, others[-1])) != list(map(np.shape, outputs)):  # windows depend on the tokenizer
+                raise FinetuneError(
+                    f"{member.path} cuts {split} otherwise than {self.members[0].path}; take models of one tokenizer"
+                )
+        if len(others) > 1:
+            outputs = [self.task.average(parts) for parts in zip(*others)]
+        return Answers(examples, self.task.predictions(examples, items, outputs))
 
     def _outputs(self, member: OutputFolder, split: str, examples: list) -> tuple[list, list[np.ndarray]]:
         tokenizer = read_tokenizer(member.model)
@@ -74,6 +76,7 @@ class Ensemble:
         )
         if self._replicas.rank == 0:
             save_outputs(file, items, outputs)
+        self._replicas.barrier()  # the others may ask for the file next
         return items, outputs
 
 
@@ -88,7 +91,10 @@ def open_ensembles(data: Path, job: Job) -> Iterator[Callable[[Task, list[Path]]
 
 def best_members(cells: list[tuple], task: str, size: int) -> list[Path]:
     """The `size` finished finetunings of a task with the best development scores, of a sweep's (cell, output) pairs."""
-    finished = [(result["watched"]["value"], output.path) for cell, output in cells if cell.task == task and (result := output.result())]
+    outputs = [output for cell, output in cells if cell.task == task]
+    finished = [(result["watched"]["value"], output.path) for output in outputs if (result := output.result())]
     if len(finished) < size:
-        raise FinetuneError(f"{task} has {len(finished)} finished finetunings, an ensemble of {size} was asked for; finish the sweep")
+        raise FinetuneError(
+            f"{task} has {len(finished)} finished finetunings, {size} were asked for; finish the sweep, or take a smaller --size"
+        )
     return [path for _, path in sorted(finished, key=lambda pair: (-pair[0], str(pair[1])))[:size]]

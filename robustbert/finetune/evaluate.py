@@ -58,13 +58,15 @@ def fingerprint(items: Sequence[Item]) -> str:
 def save_outputs(path: Path, items: Sequence[Item], outputs: Sequence[np.ndarray]) -> None:
     """Write the items' outputs, of any shapes, to a .npz file."""
     shapes = [np.shape(output) for output in outputs]
+    partial = path.with_name(f".{path.name}")  # it ends in .npz, or savez would add that
     np.savez(
-        path,
+        partial,
         of=np.array(fingerprint(items)),
         num_dims=np.array([len(shape) for shape in shapes], np.int64),
         sizes=np.array([size for shape in shapes for size in shape], np.int64),
         values=np.concatenate([np.ravel(output) for output in outputs]).astype(np.float32),
     )
+    partial.replace(path)
 
 
 def load_outputs(path: Path, items: Sequence[Item]) -> list[np.ndarray] | None:

@@ -59,6 +59,8 @@ def finetune(task: Task, request: Request, job: Job, view: Quiet) -> dict:
         tokenizer, model = read_tokenizer(folder), task.build_model(source).to(device.torch_device)
         max_length = min(settings.max_length, num_positions(model))
         items = {split: task.items(part, tokenizer, max_length, split == "train") for split, part in examples.items()}
+        if not items["train"]:
+            raise FinetuneError(f"{request.data}: no training example of {task.name} can be used")
         training = Training(task, model, items["train"], tokenizer.pad_token_id, settings, device, replicas)
         training.load(output.load_state())
         if replicas.rank == 0:

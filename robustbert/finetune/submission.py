@@ -31,7 +31,8 @@ def check_file(name: str, text: str, rows: dict[str, int] = TEST_ROWS) -> None:
     assert header == "index\tprediction", header
     if len(lines) != rows[name]:
         raise FinetuneError(
-            f"{name} would have {len(lines):,} predictions, the leaderboard wants {rows[name]:,}: the test file is not the official one"
+            f"{name} would have {len(lines):,} predictions, the leaderboard wants {rows[name]:,}: its test file is not the "
+            "official one"
         )
 
 

@@ -94,11 +94,15 @@ def run_sweep(request: SweepRequest) -> int:
     }
     if not file.exists():
         if request.folder.exists() and any(request.folder.iterdir()):
-            raise FinetuneError(f"{request.folder} exists and is no sweep's folder; nothing is overwritten, choose another --output")
+            raise FinetuneError(
+                f"{request.folder} exists and is no sweep's folder; nothing is overwritten, choose another --output"
+            )
         request.folder.mkdir(parents=True, exist_ok=True)
         write_json(file, content)
     elif _essence(read_json(file)) != _essence(content):
-        raise FinetuneError(f"{request.folder} belongs to a sweep of other commands; choose another --output, or give its own command again")
+        raise FinetuneError(
+            f"{request.folder} belongs to a sweep of other commands; give its own command again, or choose another --output"
+        )
     words = [sys.executable, "-m", "launcher", "sweep", str(request.folder), *request.launcher_options]
     here = str(Path(robustbert.__file__).resolve().parent.parent)
     path = os.pathsep.join(filter(None, (here, os.environ.get("PYTHONPATH"))))
@@ -124,7 +128,8 @@ _PAIR = re.compile(r",(?=[a-z_0-9]+=)")
 
 
 def _command(request: SweepRequest, cell: Cell) -> list[str]:
-    words = [*request.program, cell.task, "--data", str(request.data.absolute()), "--output", str(request.output(cell).path.absolute())]
+    words = [*request.program, cell.task, "--data", str(request.data.absolute())]
+    words += ["--output", str(request.output(cell).path.absolute())]
     words += ["--model", str(request.model.absolute())] if request.model else []
     words += ["--start-from", str(request.start_from.absolute())] if request.start_from else []
     words += request.options

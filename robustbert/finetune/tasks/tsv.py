@@ -42,7 +42,8 @@ def read_rows(
         header = first[1].split("\t")
     missing = [column for column in wanted if column not in header]
     if missing:
-        raise DataError(f"{path}, line 1: has no column {missing[0]!r}, but {', '.join(map(repr, header))}; is it the official file?")
+        there = ", ".join(map(repr, header))
+        raise DataError(f"{path}, line 1: has no column {missing[0]!r}, but {there}; is it the official file?")
     places = [(column, header.index(column)) for column in wanted]
     rows, damaged = [], []
     for number, text in lines:
@@ -68,5 +69,6 @@ def _lines(path: Path) -> Iterator[tuple[int, str]]:
             try:
                 text = line.decode("utf-8-sig" if number == 1 else "utf-8")
             except UnicodeDecodeError as error:
-                raise DataError(f"{path}, line {number}: not UTF-8 ({error.reason} at byte {error.start}); download it again") from None
+                where = f"{error.reason} at byte {error.start}"
+                raise DataError(f"{path}, line {number}: not UTF-8 ({where}); download it again") from None
             yield number, text[:-1].removesuffix("\r")
