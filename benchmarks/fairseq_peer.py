@@ -1,24 +1,18 @@
-"""fairseq's MaskTokensDataset over blocks in memory, as an iterable of batches; for the benchmark of the data pipeline.
+"""fairseq's MaskTokensDataset over blocks in memory, as an iterable of batches; for the benchmark of the data pipeline."""
 
-fairseq 0.12.2, the last release, cannot be imported as it is: Python 3.11 refuses its dataclasses' defaults, and numpy 1.24
-took away the aliases that it uses. Both are mended here for its import alone.
-"""
-
-import builtins
-import contextlib
-import dataclasses
-import functools
 import importlib.util
 
 import numpy as np
 import torch
+
+from robustbert.convert.fairseq_import import mended_for_fairseq
 
 
 def fairseq_batches(framed_NS: np.ndarray, tokenizer, batch_size: int):
     """Shuffled batches with the key input_ids of rows (int64, <s> and </s> included); None where fairseq is not installed."""
     if importlib.util.find_spec("fairseq") is None:
         return None
-    with _importable():
+    with mended_for_fairseq():
         from fairseq.data import BaseWrapperDataset, MaskTokensDataset
 
     class Vocabulary:
@@ -47,24 +41,3 @@ class _Batches:
             chosen = order[start : start + self._batch_size]
             pairs = [(self._inputs[i], self._targets[i]) for i in chosen]  # the targets' masks come from the inputs' cache
             yield {"input_ids": torch.stack([pair[0] for pair in pairs]), "labels": torch.stack([pair[1] for pair in pairs])}
-
-
-@contextlib.contextmanager
-def _importable():
-    real = dataclasses.dataclass
-
-    def hashable(cls=None, **options):
-        if cls is None:
-            return functools.partial(hashable, **options)
-        return real(cls, **{"unsafe_hash": "__hash__" not in vars(cls)} | options)
-
-    aliases = [name for name in ("float", "int", "bool", "object") if name not in vars(np)]
-    for name in aliases:
-        setattr(np, name, getattr(builtins, name))
-    dataclasses.dataclass = hashable
-    try:
-        yield
-    finally:
-        dataclasses.dataclass = real
-        for name in aliases:
-            delattr(np, name)

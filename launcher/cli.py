@@ -73,6 +73,7 @@ def build_parsers() -> tuple[argparse.ArgumentParser, dict[str, argparse.Argumen
     _add_doctor(verb)
     _add_sweep(verb)
     _add_run_verbs(verb)
+    _add_monitoring_verbs(verb)
     supervise = verb(
         "supervise",
         "what a scheduler starts: prepare, train and restart a run in the foreground, until it ends",
@@ -187,7 +188,13 @@ def _add_run_verbs(verb: Callable) -> None:
         "go on with a stopped, failed or interrupted run",
         "  launcher resume quickstart\n  launcher resume quickstart train.steps=3000",
     )
-    for parser in (status, logs, cancel, resume):
+    signals = verb(
+        "signal",
+        "send the notice that a scheduler sends, or another signal, to the supervisor of a run",
+        "  launcher signal quickstart            # save, end with exit code 75; a job of Slurm goes back to the queue\n"
+        "  launcher signal quickstart INT        # save and stop, as cancel does, without waiting",
+    )
+    for parser in (status, logs, cancel, resume, signals):
         optional = {"nargs": "?"} if parser is status else {}
         parser.add_argument("run", metavar="RUN", help="a run's name, or its directory", **optional)
         parser.add_argument("--dir", default="runs", metavar="FOLDER", help="the runs' folder (default: runs)")
@@ -198,9 +205,42 @@ def _add_run_verbs(verb: Callable) -> None:
         "--lines", type=int, default=20, metavar="N", help="of each log, without --rank (default: 20; 0: all)"
     )
     logs.add_argument("--follow", action="store_true", help="go on until the run ends")
+    signals.add_argument(
+        "signal",
+        nargs="?",
+        default="notice",
+        choices=("notice", "USR1", "TERM", "INT"),
+        help="notice (default) is USR1; after USR1 and TERM the exit code is 75, after INT 130",
+    )
     cancel.add_argument("--now", action="store_true", help="kill it at once, without a checkpoint")
     resume.add_argument("overrides", metavar="section.key=value", nargs="*", help="changes the run's configuration")
     resume.add_argument("--detach", action="store_true", help="run in the background")
+
+
+def _add_monitoring_verbs(verb: Callable) -> None:
+    report = verb(
+        "report",
+        "one HTML page with the curves, events and checkpoints of a run, or of several side by side",
+        "  launcher report quickstart\n  launcher report first second --output both.html --png both.png",
+    )
+    report.add_argument("runs", metavar="RUN", nargs="+", help="a run's name, or its directory")
+    report.add_argument("--output", metavar="FILE", help="the page (default: report.html in the first run's directory)")
+    report.add_argument("--png", metavar="FILE", help="a picture of it, too; needs Chromium")
+    top = verb("top", "a run, live in the terminal", "  launcher top quickstart\n  launcher top quickstart --once | head -20")
+    top.add_argument("run", metavar="RUN", help="a run's name, or its directory")
+    top.add_argument("--interval", type=float, default=2.0, metavar="SECONDS", help="between two looks (default: 2)")
+    top.add_argument("--once", action="store_true", help="print how it is now, and leave")
+    monitor = verb(
+        "monitor",
+        "Prometheus with the alerts, and Grafana where it is installed, for the runs of a folder; until Ctrl-C",
+        "  launcher monitor\n  launcher monitor --dir /shared/runs --port 9091 --alertmanager 127.0.0.1:9093",
+    )
+    monitor.add_argument("--port", type=int, default=9090, metavar="N", help="of Prometheus (default: 9090)")
+    monitor.add_argument("--grafana-port", type=int, default=3000, metavar="N", help="default: 3000")
+    monitor.add_argument("--alertmanager", metavar="HOST:PORT", help="who is told of alerts (default: nobody)")
+    monitor.add_argument("--dry-run", action="store_true", help="print the configuration and the commands; start nothing")
+    for parser in (report, top, monitor):
+        parser.add_argument("--dir", default="runs", metavar="FOLDER", help="the runs' folder (default: runs)")
 
 
 def _submit(options: argparse.Namespace, programs: Programs) -> int:
@@ -236,6 +276,24 @@ def _doctor(options: argparse.Namespace, programs: Programs) -> int:
     return doctor(options)
 
 
+def _report(options: argparse.Namespace, programs: Programs) -> int:
+    from launcher.report.command import report
+
+    return report(options)
+
+
+def _top(options: argparse.Namespace, programs: Programs) -> int:
+    from launcher.top import top
+
+    return top(options)
+
+
+def _monitor(options: argparse.Namespace, programs: Programs) -> int:
+    from launcher.monitor import monitor
+
+    return monitor(options)
+
+
 def _sweep(options: argparse.Namespace, programs: Programs) -> int:
     from launcher.sweep.command import sweep
 
@@ -259,5 +317,9 @@ _HANDLERS = {
     "status": _control("status"),
     "logs": _control("logs"),
     "cancel": _control("cancel"),
+    "report": _report,
+    "top": _top,
+    "monitor": _monitor,
+    "signal": _control("send_signal"),
     "supervise": _supervise,
 }

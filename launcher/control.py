@@ -1,7 +1,8 @@
-"""`launcher status`, `logs` and `cancel`: looks at runs and stops them, from any terminal."""
+"""`launcher status`, `logs`, `cancel` and `signal`: looks at runs and stops them, from any terminal."""
 
 import argparse
 import os
+import shlex
 import signal
 import time
 from pathlib import Path
@@ -9,10 +10,12 @@ from pathlib import Path
 from launcher.event_text import duration, event_line
 from launcher.processes import identity
 from launcher.progress import LineView, RunFeed
-from launcher.queue import cancel_in_queue
+from launcher.queue import cancel_in_queue, signal_in_queue
 from launcher.run_lookup import find_run
 from launcher.run_status import RunStatus, all_runs, queue_state, read_status, status_table, way_on
-from launcher.supervisor_record import is_supervised, read_supervisor
+from launcher.stop_request import StopRequest
+from launcher.stragglers import held_stragglers
+from launcher.supervisor_record import SupervisorRecord, is_supervised, read_supervisor
 from robustbert.config import ConfigError, load_config
 from robustbert.run_directory import RunDirectory
 
@@ -40,6 +43,8 @@ def describe(status: RunStatus) -> str:
     lines.append(f"checkpoint  {checkpoint}")
     if status.detail:
         lines.append(f"{status.state:11} {status.detail}")
+    for event in held_stragglers(status.run.events()):
+        lines.append(f"slow        rank {event['rank']} on {event['host']}: {event['ratio']} times its stage's median, since step {event['step']}")
     lines.append(f"next        {way_on(status)}")
     lines.append("")
     for event in status.run.events()[-NUM_EVENTS:]:
@@ -84,10 +89,7 @@ def cancel(options: argparse.Namespace) -> int:
         left = f"; ended {num_killed} processes that its killed supervisor had left" if num_killed else ""
         print(f"run {before.name} is not running: {before.in_words()}{left}")
         return 0
-    if not record.runs_here:
-        raise ConfigError(
-            f"run {before.name!r} is supervised on {record.host}; cancel it there: launcher cancel {run.path.resolve()}"
-        )
+    _require_here(run, record, "cancel")
     grace_s = load_config(run.config_file).fault_tolerance.stop_grace_s
     feed = RunFeed(run)
     os.kill(record.pid, signal.SIGQUIT if options.now else signal.SIGINT)
@@ -107,6 +109,30 @@ def cancel(options: argparse.Namespace) -> int:
     after = read_status(run)
     print(f"run {after.name}: {after.in_words()}; {way_on(after)}")
     return 0
+
+
+def send_signal(options: argparse.Namespace) -> int:
+    """Send a signal to the supervisor of a run, wherever that runs; does not wait. ConfigError where the run is not running."""
+    run = find_run(options.run, Path(options.dir))
+    number = signal.Signals["SIGUSR1" if options.signal == "notice" else f"SIG{options.signal.removeprefix('SIG')}"]
+    _, exit_code = StopRequest.REASONS[number]
+    if job := signal_in_queue(run, number):
+        where = f"the supervisor of job {job}"
+    else:
+        before, record = read_status(run), read_supervisor(run)
+        if not before.is_alive:
+            raise ConfigError(f"run {before.name!r} is not running: {before.in_words()}; {way_on(before)}")
+        _require_here(run, record, "signal", options.signal)
+        os.kill(record.pid, number)
+        where = f"the supervisor (pid {record.pid})"
+    print(f"run {run.path.name}: {number.name} sent to {where}, which saves a checkpoint and ends with exit code {exit_code}")
+    return 0
+
+
+def _require_here(run: RunDirectory, record: SupervisorRecord, verb: str, *arguments: str) -> None:
+    if not record.runs_here:
+        again = shlex.join(["launcher", verb, str(run.path.resolve()), *arguments])
+        raise ConfigError(f"run {run.path.name!r} is supervised on {record.host}; {verb} it there: {again}")
 
 
 def _show_end_of_job(run: RunDirectory, job: str, before: RunStatus) -> int:

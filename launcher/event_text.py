@@ -131,6 +131,11 @@ _LINES = {
     "checkpoint_failed": _checkpoint_failed,
     "hang": lambda event: f"the job hung: {event.reason}; all stacks: {event.stacks}",
     "node_left_out": lambda event: f"node {event.node} is left out: {event.reason}",
+    "straggler": lambda event: (
+        f"step {event.step}: rank {event.rank} on {event.host} is slow: {event.own_s} s a step of its own, {event.ratio} times its "
+        f"stage's median, most of it in {event.part}"
+    ),
+    "straggler_over": lambda event: f"step {event.step}: rank {event.rank} keeps up again",
     "replicas_differ": lambda event: f"step {event.step}: the weights of ranks {event.ranks} differ from the other replicas'",
     "rolled_back": _rolled_back,
     "failed": lambda event: f"failed: {event.reason}",

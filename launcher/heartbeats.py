@@ -30,6 +30,8 @@ class RankPulse:
     has_left: bool = False  # it said goodbye
     lost_at: float | None = None  # when its connection ended
     machine: str = ""  # what its host calls itself
+    report: dict | None = None  # its newest logged step, see robustbert/train/metrics.py
+    exporter_port: int | None = None  # of its node's exporter, where this process keeps it
 
 
 class Heartbeats:
@@ -143,7 +145,14 @@ class Heartbeats:
             former = self._pulses[rank]
             progress_at = now - beat["age_s"] if beat["count"] != former.count else former.progress_at
             self._pulses[rank] = replace(
-                former, heard_at=now, progress_at=progress_at, step=beat["step"], phase=beat["phase"], count=beat["count"]
+                former,
+                heard_at=now,
+                progress_at=progress_at,
+                step=beat["step"],
+                phase=beat["phase"],
+                count=beat["count"],
+                report=beat.get("report", former.report),
+                exporter_port=beat.get("exporter_port"),
             )
 
     def _forget(self, reader: "_Reader") -> None:

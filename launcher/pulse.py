@@ -1,4 +1,4 @@
-"""Signs of life of one process, sent to the supervisor from a thread of its own; on request, the stacks of all its threads.
+"""Signs of life of one process and its reports, sent to the supervisor from a thread of its own; on request, the stacks of all its threads.
 
 A process whose supervisor cannot be reached any more ends itself: it may be on a node that was cut off, while the run
 goes on elsewhere and writes to the same directory.
@@ -10,12 +10,15 @@ import json
 import os
 import select
 import socket
+import sys
 import tempfile
 import threading
 import time
 from collections.abc import Callable, Mapping
 
+from launcher.exporters.node_process import NodeExporter, ReportSender
 from launcher.job_env import find_host
+from robustbert.config import MonitoringConfig
 from robustbert.progress import Progress
 
 ADDRESS_VARIABLE = "ROBUSTBERT_SUPERVISOR"  # host:port of the supervisor, set for every process of a job
@@ -38,12 +41,21 @@ class Pulse:
         self._host = find_host(environ)
         self._on_lost = on_lost
         self._connection: socket.socket | None = None
+        self._sent_report: dict | None = None  # over this connection
+        self._sender = ReportSender(rank, self._token, self._host)
         self._has_left = False
+        self._exporter: NodeExporter | None = None  # the node's, where this process keeps it
         self.silence_timeout_s = 120.0  # the configuration's, once it is read
 
     def start(self) -> None:
         if self._address:
             threading.Thread(target=self._run, name="pulse", daemon=True).start()
+
+    def start_exporter(self, config: MonitoringConfig) -> None:
+        """Keep the node's exporter from now on; where there is no supervisor nobody would find it."""
+        if self._address and sys.platform == "linux":
+            self._exporter = NodeExporter(config, self._token, self._host)
+            self._exporter.start()
 
     def say_goodbye(self) -> None:
         """Tell that the process ends by itself, well or not; who goes without it was killed or cut off. It beats no more."""
@@ -77,12 +89,21 @@ class Pulse:
             connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, timeout_ms)
         hello = {"rank": self._rank, "host": self._host, "machine": socket.gethostname(), "pid": os.getpid(), "token": self._token}
         _send(connection, hello)
+        self._sent_report = None
         return connection
 
     def _beat(self, connection: socket.socket) -> None:
         progress = self._progress
-        mark = {"step": progress.step, "phase": progress.phase, "count": progress.count}
-        _send(connection, mark | {"age_s": round(progress.age_s, 3)})
+        beat = {"step": progress.step, "phase": progress.phase, "count": progress.count, "age_s": round(progress.age_s, 3)}
+        if self._exporter is not None:
+            beat["exporter_port"] = self._exporter.port
+        report = progress.newest_report
+        if report is not None:
+            self._sender.send(report)  # again and again: an exporter that was started again has nothing yet
+            if report is not self._sent_report:
+                beat["report"] = report
+        _send(connection, beat)
+        self._sent_report = report
 
     def _answer(self, connection: socket.socket) -> None:
         """Until the next beat, do what the supervisor asks for."""

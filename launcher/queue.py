@@ -1,14 +1,15 @@
-"""Runs that wait in a scheduler's queue: puts them there, knows where they stand, takes them out."""
+"""Runs that wait in a scheduler's queue: puts them there, knows where they stand, signals them, takes them out."""
 
 import shlex
+import signal
 import sys
 from pathlib import Path
 from types import ModuleType
 
 from launcher.programs import Programs, python_path
-from launcher.run_status import queue_state, queued_job, ways_to_follow
+from launcher.run_status import queue_state, queued_job, run_argument, ways_to_follow
 from launcher.schedulers import find_scheduler
-from robustbert.config import RunConfig
+from robustbert.config import ConfigError, RunConfig
 from robustbert.run_directory import RunDirectory
 
 
@@ -44,4 +45,18 @@ def cancel_in_queue(run: RunDirectory, now: bool) -> str | None:
     if job is None or queue_state(run) is None:
         return None
     find_scheduler(job["scheduler"]).cancel(job["job"], now)
+    return job["job"]
+
+
+def signal_in_queue(run: RunDirectory, number: signal.Signals) -> str | None:
+    """Send a signal to the supervisor of the run's job; returns the job's number, None where it has none.
+
+    ConfigError where the job waits: nothing is there to take the signal.
+    """
+    job = queued_job(run)
+    if job is None or (state := queue_state(run)) is None:
+        return None
+    if not state.startswith("RUNNING"):
+        raise ConfigError(f"job {job['job']} of run {run.path.name!r} is not running: {state}; to take it out of the queue: launcher cancel {run_argument(run)}")
+    find_scheduler(job["scheduler"]).send_signal(job["job"], number)
     return job["job"]

@@ -15,7 +15,7 @@ from robustbert.json_lines import last_lines
 from robustbert.run_directory import RunDirectory
 
 # What an event makes of the state of a run whose supervisor is alive; other events leave the state as it is.
-_ALIVE = {
+LIVE_STATES = {
     "submitted": "preparing",
     "queued": "starting",
     "preparing": "preparing",
@@ -30,6 +30,7 @@ _ALIVE = {
 }
 # The same where it is gone: only these three are ends; after any other the run was interrupted.
 _ENDED = {"preempted": "stopped", "failed": "failed", "finished": "finished"}
+STATES = ("queued", "preparing", "starting", "running", "restarting", "stopping", "finished", "failed", "stopped", "interrupted")
 _RECENT = 10  # logged steps whose mean time gives the time left
 
 
@@ -37,7 +38,7 @@ _RECENT = 10  # logged steps whose mean time gives the time left
 class RunStatus:
     """A run at this moment.
 
-    state: queued, preparing, starting, running, restarting, stopping; then finished, failed, stopped, or interrupted.
+    state: one of STATES; the last four are those of a run that has ended.
     """
 
     run: RunDirectory
@@ -68,7 +69,7 @@ def read_status(run: RunDirectory) -> RunStatus:
     """The state of a run directory; reads the end of its metrics only, however long it has run."""
     alive = is_supervised(run)
     events, metrics = run.events(), last_lines(run.metrics_file)
-    known = _ALIVE if alive else _ENDED | dict.fromkeys(set(_ALIVE) - set(_ENDED), "interrupted")
+    known = LIVE_STATES if alive else _ENDED | dict.fromkeys(set(LIVE_STATES) - set(_ENDED), "interrupted")
     decisive = next((event for event in reversed(events) if event["event"] in known), {})
     state = known.get(decisive.get("event"), "starting" if alive else "interrupted")
     detail = _reason(events, decisive)

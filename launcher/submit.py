@@ -1,10 +1,13 @@
 """`launcher submit` and `launcher resume`: from a configuration, or a run that stopped, to a supervised run."""
 
 import argparse
+import importlib.util
 import shlex
 import shutil
 import sys
+from collections.abc import Callable
 from pathlib import Path
+from types import ModuleType
 
 from launcher.foreground import run_in_background, run_in_foreground
 from launcher.programs import Programs, module_command
@@ -18,37 +21,21 @@ from robustbert.run_directory import RunDirectory
 
 
 def submit(options: argparse.Namespace, programs: Programs) -> int:
-    """Check everything, make the run's directory, start the run. Errors leave nothing behind."""
+    """Check everything, make the run's directory, start the run. Errors leave nothing behind.
+
+    A dry run prints everything even where this machine or its data is not ready, and then says what submit would refuse.
+    """
     scheduler_override = [f"cluster.scheduler={options.scheduler}"] if options.scheduler else []
     config = load_config(options.config, [*options.overrides, *scheduler_override])
     scheduler = find_scheduler(config.cluster.scheduler)
-    scheduler.check(config.cluster)
-    starter = scheduler.find_starter()
     run = RunDirectory(Path(config.run.dir).expanduser() / config.run.name)
-    if run.path.exists() and not options.dry_run:
-        raise ConfigError(_run_exists(run, options))
-    check_sources(config)
     if options.dry_run:
-        if has_queue(scheduler):
-            print(describe_submission(config, run.path.absolute(), scheduler, programs))
-        print(
-            describe_plan(
-                run,
-                config,
-                scheduler.build_command(
-                    config.cluster,
-                    run.path.absolute(),
-                    sys.executable,
-                    starter,
-                    programs.worker,
-                    scheduler.node_names(config.cluster)[: config.cluster.nodes],
-                ),
-                programs,
-            )
-        )
-        if run.path.exists():
-            print(f"launcher: note: {_run_exists(run, options)}", file=sys.stderr)
-        return 0
+        return _dry_run(run, config, scheduler, options, programs)
+    scheduler.check(config.cluster)
+    scheduler.find_starter()
+    if run.path.exists():
+        raise ConfigError(_run_exists(run, options))
+    check_needs(config)
     create_run(run, config)
     print(f"run {config.run.name} in {run.path}: {describe_layout(config)}", flush=True)
     if has_queue(scheduler):
@@ -72,6 +59,7 @@ def resume(options: argparse.Namespace, programs: Programs) -> int:
     scheduler = find_scheduler(config.cluster.scheduler)
     scheduler.check(config.cluster)
     scheduler.find_starter()
+    _check_extras(config)
     status = read_status(run)
     name = run_argument(run)
     if status.is_alive or status.state == "queued":
@@ -124,8 +112,44 @@ def describe_plan(run: RunDirectory, config: RunConfig, command: list[str], prog
     )
 
 
-def check_sources(config: RunConfig) -> None:
-    """ConfigError where the tokenizer or a corpus is not there, or their sizes do not fit."""
+def _dry_run(
+    run: RunDirectory, config: RunConfig, scheduler: ModuleType, options: argparse.Namespace, programs: Programs
+) -> int:
+    """Print what submit would do; 2 where it would refuse, with each reason on standard error."""
+    path = run.path.absolute()
+    if has_queue(scheduler):
+        print(describe_submission(config, path, scheduler, programs))
+    checks = (lambda: scheduler.check(config.cluster), lambda: check_needs(config))
+    refusals = [words for check in checks if (words := _refusal(check))]
+    try:
+        starter = scheduler.find_starter()
+    except ConfigError as error:
+        refusals.append(str(error))
+        starter = "mpirun"
+    nodes = scheduler.node_names(config.cluster)[: config.cluster.nodes]
+    command = scheduler.build_command(config.cluster, path, sys.executable, starter, programs.worker, nodes)
+    print(describe_plan(run, config, command, programs), flush=True)
+    if run.path.exists():
+        print(f"launcher: note: {_run_exists(run, options)}", file=sys.stderr)
+    for words in refusals:
+        print(f"launcher: error: submit would refuse this: {' '.join(words.split())}", file=sys.stderr)
+    return 2 if refusals else 0
+
+
+def _refusal(check: Callable[[], None]) -> str | None:
+    try:
+        check()
+    except ValueError as error:  # ConfigError, and what the data's files are refused with
+        return str(error)
+    return None
+
+
+def check_needs(config: RunConfig) -> None:
+    """ConfigError where the tokenizer, a corpus or a package that the configuration asks for is not there, or sizes do not fit."""
+    if config.monitoring.tensorboard and importlib.util.find_spec("tensorboard") is None:
+        raise ConfigError(
+            "monitoring.tensorboard: true needs the package tensorboard; pip install 'robustbert[tensorboard]', or leave it false"
+        )
     from robustbert.data.prepare import check_sources  # reads files; not needed by the other commands
 
     check_sources(config.data)

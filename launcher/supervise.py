@@ -24,6 +24,7 @@ from launcher.rendezvous import own_address_towards
 from launcher.schedulers import find_scheduler, has_queue
 from launcher.stop_request import StopRequest
 from launcher.supervisor_record import SupervisorRecord, beat, hold_lock, read_supervisor
+from launcher.watcher import Watcher
 from robustbert.config import load_config
 from robustbert.run_directory import RunDirectory
 
@@ -64,10 +65,12 @@ class Supervisor:
             self.check_node,
             on_left_out=lambda node, reason: run.append_event("node_left_out", node=node, reason=reason),
         )
+        self.watcher = Watcher(run, self.config, num_left_out=lambda: len(self.nodes.left_out))
 
     def supervise(self) -> int:
         """Everything, in order; an error of the supervisor's own ends the run as failed rather than silently."""
         try:
+            self.watcher.start()
             exit_code = self.prepare()
             if exit_code is None:
                 exit_code = self.train()
@@ -79,6 +82,8 @@ class Supervisor:
             return self.fail(
                 f"the supervisor failed: {ErrorRecord.of(error, rank=None).message}; see logs/supervisor.log"
             )
+        finally:
+            self.watcher.close()
 
     def prepare(self) -> int | None:
         """Make the run's data ready; returns an exit code where the run ends here."""
@@ -151,6 +156,7 @@ class Supervisor:
             address = "127.0.0.1" if is_alone else own_address_towards(nodes)
             environment[ADDRESS_VARIABLE] = f"{address}:{heartbeats.port}"
             job = RunningJob.start(command, log, environment, f"attempt {number}", self.record.job_mark)
+            self.watcher.attend(heartbeats, nodes)
             try:
                 failure = watch_training(
                     job,
@@ -160,10 +166,11 @@ class Supervisor:
                     heartbeats,
                     self.config,
                     num_processes,
-                    beat=lambda: beat(self.run),
+                    beat=self.beat,
                 )
             finally:
                 job.kill()
+                self.watcher.attend(None, [])
             pulses = heartbeats.pulses_at_end(CLOSING_TIMEOUT_S)
         if failure is not None or self.events.last("finished", "preempted"):
             return failure
@@ -202,7 +209,7 @@ class Supervisor:
         try:
             while not job.is_over() and not self.stop.is_set:
                 time.sleep(POLL_S)
-                beat(self.run)
+                self.beat()
         finally:
             job.kill()
         return job.process.returncode
@@ -213,7 +220,12 @@ class Supervisor:
         clock.start()
         while clock.elapsed_s < seconds and not self.stop.is_set:
             time.sleep(POLL_S)
-            beat(self.run)
+            self.beat()
+
+    def beat(self) -> None:
+        """What is done all the time, whatever the run waits for."""
+        beat(self.run)
+        self.watcher.tick()
 
     def stopped(self, reason: str) -> int:
         """Record a stop that the processes themselves could not record."""

@@ -48,6 +48,8 @@ def main(argv: list[str], train: Callable[[RunConfig, Job, RunDirectory], str] |
         config = load_config(run.config_file)
         pulse.silence_timeout_s = config.fault_tolerance.silence_timeout_s
         job = dataclasses.replace(find_job(), progress=progress)
+        if job.local_rank == 0 and config.monitoring.prometheus_port is not None:
+            pulse.start_exporter(config.monitoring)
         if train is None:
             from robustbert.train.pretrain import pretrain as train
         outcome = train(config, job, run)

@@ -15,9 +15,8 @@ def read_json_lines(path: Path) -> Iterator[dict]:
         return
     with open(path, "rb") as file:
         for line in file:
-            if line.endswith(b"\n") and line.strip():
-                with contextlib.suppress(ValueError):
-                    yield json.loads(line)
+            if line.endswith(b"\n") and (record := _parse(line)) is not None:
+                yield record
 
 
 def say_error(text: str) -> None:

@@ -11,6 +11,7 @@ MAY_IMPORT = {
     "json_lines": set(),
     "job": {"progress"},
     "progress": set(),
+    "goodput": set(),
     "cpu_megatron": set(),
     "device": {"job", "cpu_megatron"},
     "parallel": FOUNDATION | {"device"},

@@ -11,7 +11,7 @@ cluster is the section `cluster` of a configuration, config the whole of one.
 A scheduler with a queue (IS_QUEUED) also has
 build_submission(config, run_path, folder), build_script(supervise, python_path)    pure: what is submitted
 is_inside_allocation(), allocation_command(config, command)    whether it has its nodes, and the line that gets them
-submit(command) -> job number, job_state(number), cancel(number, now)
+submit(command) -> job number, job_state(number), cancel(number, now), send_signal(number, signal)
 and, for the members of a sweep, arrays of jobs: each task is one job by itself
 build_array_submission(cluster, name, numbers, at_once, script, folder, has_notice)    pure; the script is build_script's
 array_states(number) -> {task: state}, cancel_array(number, now)

@@ -8,6 +8,7 @@ import os
 import re
 import shlex
 import shutil
+import signal
 import subprocess
 from pathlib import Path
 
@@ -174,7 +175,7 @@ def job_state(number: str) -> str | None:
         answer = _run(["squeue", "--noheader", f"--jobs={number}", "--format=%T (%R)"]).strip()
     except ConfigError:
         return None
-    return re.sub(r" \(\)$", "", answer) or None
+    return _in_words(answer) or None
 
 
 def cancel(number: str, now: bool) -> None:
@@ -183,7 +184,12 @@ def cancel(number: str, now: bool) -> None:
     if now or not state.startswith("RUNNING"):
         _run(["scancel", number])
     else:
-        _run(["scancel", "--batch", "--signal=INT", number])
+        send_signal(number, signal.SIGINT)
+
+
+def send_signal(number: str, signal_number: signal.Signals) -> None:
+    """Send a signal to the batch script of a job, or of every running task of an array: it passes it on to the supervisor."""
+    _run(["scancel", "--batch", f"--signal={signal_number.name.removeprefix('SIG')}", number])
 
 
 def array_states(number: str) -> dict[int, str]:
@@ -193,7 +199,7 @@ def array_states(number: str) -> dict[int, str]:
     except ConfigError:
         return {}
     words = [line.strip().partition(" ") for line in lines]
-    return {int(task): re.sub(r" \(\)$", "", state) for task, _, state in words if task.isdigit()}
+    return {int(task): _in_words(state) for task, _, state in words if task.isdigit()}
 
 
 def cancel_array(number: str, now: bool) -> None:
@@ -203,7 +209,12 @@ def cancel_array(number: str, now: bool) -> None:
         return
     _run(["scancel", "--state=PENDING", number])
     if array_states(number):
-        _run(["scancel", "--batch", "--signal=INT", number])
+        send_signal(number, signal.SIGINT)
+
+
+def _in_words(state: str) -> str:
+    """%R has brackets of its own around a reason, and may be empty."""
+    return re.sub(r" \(\)$", "", re.sub(r"\(\((.*)\)\)$", r"(\1)", state.strip()))
 
 
 def _run(command: list[str]) -> str:

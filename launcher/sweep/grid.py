@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from launcher.programs import Programs
-from launcher.submit import check_sources, create_run
+from launcher.submit import check_needs, create_run
 from launcher.sweep.folder import Sweep, make_sweep, write_sweep
 from robustbert.config import ConfigError, RunConfig, config_to_dict, load_config, parse_override
 from robustbert.run_directory import RunDirectory
@@ -61,7 +61,7 @@ def build_grid(config_path: str, overrides: list[str], over: list[str], folder: 
 def created(grid: Grid) -> Iterator[Sweep]:
     """Make the runs' directories and the sweep's folder. All of it goes again where the body fails before anything has run."""
     for config in grid.configs:
-        check_sources(config)
+        check_needs(config)
     existing = next((member.run for member in grid.sweep.members if member.run.path.exists()), None)
     if existing is not None and not (grid.sweep.path / "sweep.json").exists():
         raise ConfigError(f"run {existing.path.name!r} exists in {existing.path.parent}; take another run.name, or run.dir")

@@ -1,6 +1,7 @@
 """Members of a sweep on this machine or on hosts: so many at once on each, until none is left."""
 
 import contextlib
+import os
 import shlex
 import signal
 import subprocess
@@ -58,10 +59,11 @@ def make_slots(hosts: list[str | None], per_host: int, gpus_per_node: int | None
 
 
 def member_command(sweep_path: Path, member: Member, slot: Slot, cluster: ClusterConfig, share: int) -> list[str]:
-    """What starts a member in a slot; pure. share: how many processes share the host's cores."""
+    """What starts a member in a slot. share: how many processes share the host's cores."""
     words = [sys.executable, "-m", "launcher.sweep.member", str(sweep_path), str(member.number), f"--share={share}"]
     words += [f"--devices={slot.devices}"] if slot.devices is not None else []
-    words = ["env", f"PYTHONPATH={python_path()}", *words]
+    threads = [f"OMP_NUM_THREADS={os.environ['OMP_NUM_THREADS']}"] if "OMP_NUM_THREADS" in os.environ else []
+    words = ["env", f"PYTHONPATH={python_path()}", *threads, *words]
     return words if slot.host is None else mpi.remote_command(cluster, slot.host, [shlex.quote(word) for word in words])
 
 

@@ -63,7 +63,7 @@ class ClusterConfig:
     processes_per_node: int = 1
     hosts: tuple[str, ...] = ()  # of the scheduler mpi; those beyond `nodes` are spare
     hostfile: str | None = None  # of the scheduler mpi: one host a line, instead of `hosts`
-    remote_shell: str = "ssh"  # of the scheduler mpi: called as REMOTE_SHELL HOST COMMAND...
+    remote_shell: str = "ssh"  # of the scheduler mpi: called as REMOTE_SHELL HOST COMMAND..., by MPICH with ssh's -x before the host
     exclude: tuple[str, ...] = ()  # nodes that the job must not get; of the schedulers mpi and slurm
     gpus_per_node: int | None = None  # of the scheduler slurm; a sweep's members on one host share them out
     # Of the scheduler slurm:
@@ -101,13 +101,28 @@ class ClusterConfig:
 
 @dataclass(frozen=True)
 class MonitoringConfig:
-    """Where the metrics are offered to Prometheus."""
+    """What is measured of a run, and where it is offered to Prometheus. Training never waits for any of it."""
 
-    prometheus_port: int | None = None  # default: none is opened
-    bind_address: str = "127.0.0.1"
+    prometheus_port: int | None = 9400  # the first one tried; where it is taken one of the next 99 serves; null: none
+    bind_address: str = "127.0.0.1"  # of the exporters; an empty one, or 0.0.0.0, for Prometheus on another host
+    tensorboard: bool = False  # event files in RUN/tensorboard; needs the extra `tensorboard`
+    push_gateway: str | None = None  # URL of a Pushgateway: it gets the last state when the run ends
+    collectives_interval: int = 10  # of so many steps one has its collectives timed
+    straggler_factor: float = 1.3  # a rank whose own time is above this many times its pipeline stage's median is slow,
+    straggler_after_s: float = 300.0  # and a straggler once it has been so for so long
 
     def __post_init__(self):
         require(
             self.prometheus_port is None or 0 < self.prometheus_port < 65536,
             f"monitoring.prometheus_port must lie between 1 and 65535, it is {self.prometheus_port}",
+        )
+        require_positive("monitoring", collectives_interval=self.collectives_interval)
+        require(
+            self.straggler_factor > 1,
+            f"monitoring.straggler_factor must be above 1, it is {self.straggler_factor}: 1 is as fast as the others",
+        )
+        require(self.straggler_after_s >= 0, f"monitoring.straggler_after_s must not be below 0, it is {self.straggler_after_s}")
+        require(
+            self.push_gateway is None or self.push_gateway.startswith(("http://", "https://")),
+            f"monitoring.push_gateway ({self.push_gateway!r}) is no URL: it begins with http:// or https://",
         )

@@ -4,8 +4,9 @@ import hashlib
 from pathlib import Path
 
 from robustbert.checkpoint.manifest import COMMITTED
-from robustbert.convert.convert import ConversionError, convert, find_source
-from robustbert.convert.whole_model import is_checkpoint
+from robustbert.convert.convert import convert
+from robustbert.convert.errors import ConversionError
+from robustbert.convert.sources import Source, find_source
 
 
 def as_huggingface_folder(source: Path, cache: Path) -> Path:
@@ -15,10 +16,10 @@ def as_huggingface_folder(source: Path, cache: Path) -> Path:
     where it is missing) under a name that changes with the source's content, and the next call finds it there. Several
     processes may ask at once. ConversionError, CheckpointError: the source cannot be converted.
     """
-    source = find_source(source)
-    if (source / "config.json").exists():
-        return source
-    converted = cache / f"{source.name}-{_fingerprint(source)}"
+    found = find_source(source)
+    if found.format == "huggingface":
+        return found.path
+    converted = cache / f"{found.path.stem}-{_fingerprint(found)}"
     if not converted.exists():
         try:
             convert(source, "huggingface", converted)
@@ -28,8 +29,12 @@ def as_huggingface_folder(source: Path, cache: Path) -> Path:
     return converted
 
 
-def _fingerprint(source: Path) -> str:
-    """Eight characters that change with the model: by the checksum that a checkpoint carries."""
-    assert is_checkpoint(source)
-    identity = [str(source.resolve()), (source / COMMITTED).read_text()]
+def _fingerprint(source: Source) -> str:
+    """Eight characters that change with the model: by the checksum that a checkpoint carries, or a file's size and time."""
+    identity = [str(source.path.resolve())]
+    if source.format == "robustbert":
+        identity.append((source.path / COMMITTED).read_text())
+    else:
+        status = source.path.stat()
+        identity += [str(status.st_size), str(status.st_mtime_ns)]
     return hashlib.sha256("\n".join(identity).encode()).hexdigest()[:8]

@@ -28,6 +28,12 @@ class WholeModel:
     config: ModelConfig
     state: dict[str, torch.Tensor]
 
+    @property
+    def num_parameters(self) -> int:
+        """Of all tensors, without the rows that pad the vocabulary."""
+        padding = (self.config.padded_vocab_size - self.config.vocab_size) * (self.config.hidden_size + 1)
+        return sum(tensor.numel() for tensor in self.state.values()) - padding
+
 
 @contextlib.contextmanager
 def one_process_mesh():

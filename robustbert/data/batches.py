@@ -5,7 +5,6 @@ micro-batches and of workers. Where samples are of different lengths, those of a
 are cut into micro-batches. Legend: B micro-batch, S sequence, M masked positions of the micro-batch, N samples.
 """
 
-import time
 from collections import deque
 from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -183,7 +182,7 @@ class TrainBatches:
     """The micro-batches of every step for one data-parallel rank.
 
     `micro_batches(step)` may be asked for any step; while steps come in order, `num_workers` threads make the next ones
-    ahead (numpy leaves the interpreter's lock where the work is). `wait_s` is how long the last call waited, in seconds.
+    ahead (numpy leaves the interpreter's lock where the work is).
     samples_per_step: samples of all ranks together; step k has those from k * samples_per_step on. Where they do not fill
     num_micro_batches micro-batches on every rank, the last ones have filler rows. names: of the corpora.
     """
@@ -201,7 +200,6 @@ class TrainBatches:
     ):
         per_pass = micro_batch_size * data_parallel_size
         assert 0 <= data_parallel_rank < data_parallel_size, (data_parallel_rank, data_parallel_size)
-        self.wait_s = 0.0
         self.samples_per_step, self.num_micro_batches = samples_per_step, -(-samples_per_step // per_pass)
         self._blocks, self._sampler, self._names = blocks, sampler, names
         self._micro_batch_size = micro_batch_size
@@ -218,18 +216,14 @@ class TrainBatches:
 
         Raises what went wrong in the worker that made them.
         """
-        started = time.perf_counter()
         if self._workers is None:
-            batches = self._make(step)
-        else:
-            if self._ahead and self._ahead[0][0] != step:
-                self._forget_ahead()
-            following = self._ahead[-1][0] + 1 if self._ahead else step
-            for coming in range(following, step + self._num_ahead + 1):
-                self._ahead.append((coming, self._workers.submit(self._make, coming)))
-            batches = self._ahead.popleft()[1].result()
-        self.wait_s = time.perf_counter() - started
-        return batches
+            return self._make(step)
+        if self._ahead and self._ahead[0][0] != step:
+            self._forget_ahead()
+        following = self._ahead[-1][0] + 1 if self._ahead else step
+        for coming in range(following, step + self._num_ahead + 1):
+            self._ahead.append((coming, self._workers.submit(self._make, coming)))
+        return self._ahead.popleft()[1].result()
 
     def close(self) -> None:
         """End the worker threads; nothing can be asked for afterwards."""

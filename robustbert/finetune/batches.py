@@ -1,5 +1,6 @@
 """Batches: their order, their cut into micro-batches, and their padding. All of it the same for every number of processes."""
 
+import functools
 from collections.abc import Sequence
 
 import numpy as np
@@ -23,11 +24,16 @@ def step_micro_batches(
     """
     steps = num_steps_per_epoch(len(items), batch_size)
     epoch, number = divmod(step, steps)
-    order = np.random.default_rng((seed, epoch)).permutation(len(items))
+    order = _epoch_order(len(items), seed, epoch)
     chosen = sorted(order[number * batch_size : (number + 1) * batch_size], key=lambda i: (items[i].length, i))
     cut = [chosen[i : i + micro_batch_size] for i in range(0, len(chosen), micro_batch_size)]
     folded = [cut[-1 - place // 2] if place % 2 else cut[place // 2] for place in range(len(cut))]
     return [[items[i] for i in part] for part in folded]
+
+
+@functools.lru_cache(maxsize=1)
+def _epoch_order(num_items: int, seed: int, epoch: int) -> np.ndarray:
+    return np.random.default_rng((seed, epoch)).permutation(num_items)
 
 
 def length_sorted_batches(items: Sequence[Item], batch_size: int) -> list[list[int]]:

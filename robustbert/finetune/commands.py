@@ -87,9 +87,8 @@ def submit(options: argparse.Namespace, job: Job, test_rows: dict[str, int] = TE
     if options.output.exists():
         raise FinetuneError(f"{options.output} exists; nothing is overwritten, choose another --output")
     cells = list(read_cells(options.submit))
-    swept = {cell.task for cell, _ in cells}
-    names = _tasks_of(options) if options.tasks else [name for name in GLUE if name in swept]
-    files = {}
+    names = _tasks_of(options) if options.tasks else list(dict.fromkeys(cell.task for cell, _ in cells))
+    files: dict[str, str] = {}
     with open_ensembles(options.data, job) as build_ensemble:
         for name in names:
             task = build_task(name)
@@ -98,7 +97,10 @@ def submit(options: argparse.Namespace, job: Job, test_rows: dict[str, int] = TE
                 answers = members.answers(split)
                 if answers is None:
                     raise FinetuneError(f"{options.data} has no {split} set of {name}; --data takes GLUE's folder")
-                files |= task.prediction_files(split, answers.examples, answers.predictions)
+                for file, text in task.prediction_files(split, answers.examples, answers.predictions).items():
+                    if file in files:
+                        raise FinetuneError(f"{name} and another task both give {file}; say with --tasks which ones count")
+                    files[file] = text
     if job.rank == 0:
         missing = write_zip(options.output, files, test_rows)
         print(f"{options.output}: {', '.join(sorted(files))}, each by {options.size} models")

@@ -50,7 +50,8 @@ def finetune(task: Task, request: Request, job: Job, view: Quiet) -> dict:
     device = Device.detect(job)
     with device.joined(job, _JOIN_TIMEOUT_S):
         replicas = Replicas(job)
-        if (finished := _open(output, task, request, replicas)) is not None:
+        asked = _asked(task, request)
+        if (finished := _finished(output, asked, replicas)) is not None:
             view.say(f"{request.output} is finished")
             return finished
         examples = _read(task, request)
@@ -60,26 +61,22 @@ def finetune(task: Task, request: Request, job: Job, view: Quiet) -> dict:
         items = {split: task.items(part, tokenizer, max_length, split == "train") for split, part in examples.items()}
         training = Training(task, model, items["train"], tokenizer.pad_token_id, settings, device, replicas)
         training.load(output.load_state())
+        if replicas.rank == 0:
+            output.begin(asked)
         view.say(_first_line(task, training, job, device))
         while not training.is_finished():
             loss = training.take_step()
             view.step(training.step, training.total_steps, loss, training.left_s())
             if replicas.rank == 0 and training.step % _LOG_STEPS == 0:
-                append_line(output.metrics_file, {"step": training.step, "loss": loss, "lr": training.rate()})
+                append_line(output.metrics_file, {"step": training.step, "loss": loss, "lr": training.lr})
             if training.at_epoch_end():
-                outputs = {
-                    split: model_outputs(task, model, items[split], tokenizer.pad_token_id, settings.precision, device, replicas)
-                    for split in task.dev_splits
-                    if split in examples
-                }
-                predictions = {split: task.predictions(examples[split], items[split], out) for split, out in outputs.items()}
-                scores = {split: task.metrics(examples[split], said) for split, said in predictions.items()}
-                is_best = training.record_scores(scores, scores[task.dev_splits[0]][task.watched])
-                view.say(_epoch_line(training, scores, is_best))
+                dev = score_dev_sets(task, training.model, examples, items, tokenizer, settings, device, replicas)
+                is_best = training.record_scores(dev.scores, dev.scores[task.dev_splits[0]][task.watched])
+                view.say(_epoch_line(training, dev.scores, is_best))
                 if replicas.rank == 0:
-                    append_line(output.metrics_file, {"step": training.step, "epoch": training.epoch, "dev": scores})
+                    append_line(output.metrics_file, {"step": training.step, "epoch": training.epoch, "dev": dev.scores})
                     if is_best:
-                        _save_model(output, task, model, tokenizer, examples, items, outputs, predictions)
+                        _save_model(output, task, model, tokenizer, examples, items, dev)
             if replicas.rank == 0 and (training.at_epoch_end() or training.step % settings.save_steps == 0):
                 output.save_state(training.state())
         result = _result(task, request, training, job, device)
@@ -102,32 +99,56 @@ def _read(task: Task, request: Request) -> dict[str, list]:
     return examples
 
 
-def _save_model(
-    output: OutputFolder, task: Task, model, tokenizer, examples: dict, items: dict, outputs: dict, predictions: dict
-) -> None:
+@dataclass(frozen=True)
+class DevResults:
+    """What a model says of the development sets, by split."""
+
+    outputs: dict[str, list[np.ndarray]]
+    predictions: dict[str, list]
+    scores: dict[str, dict[str, float]]
+
+
+def score_dev_sets(
+    task: Task, model, examples: dict, items: dict, tokenizer, settings: Settings, device: Device, replicas: Replicas
+) -> DevResults:
+    """Ask the model about every development set that is there."""
+    results = DevResults({}, {}, {})
+    for split in (split for split in task.dev_splits if split in examples):
+        outputs = model_outputs(task, model, items[split], tokenizer.pad_token_id, settings.precision, device, replicas)
+        predictions = task.predictions(examples[split], items[split], outputs)
+        results.outputs[split], results.predictions[split] = outputs, predictions
+        results.scores[split] = task.metrics(examples[split], predictions)
+    return results
+
+
+def _save_model(output: OutputFolder, task: Task, model, tokenizer, examples: dict, items: dict, dev: DevResults) -> None:
     """The model of the best epoch so far, with what it says of the development sets."""
     with output.replaced_model() as folder:
         model.save_pretrained(folder)
         tokenizer.save_pretrained(folder)
-        for split, values in outputs.items():
-            save_outputs(folder / outputs_file(split), items[split], values)
-            for name, text in task.prediction_files(split, examples[split], predictions[split]).items():
+        for split in dev.outputs:
+            save_outputs(folder / outputs_file(split), items[split], dev.outputs[split])
+            for name, text in task.prediction_files(split, examples[split], dev.predictions[split]).items():
                 (folder / name).write_text(text, encoding="utf-8")
 
 
-def _open(output: OutputFolder, task: Task, request: Request, replicas: Replicas) -> dict | None:
-    """Take the output folder, on one process; what it finds is told to all."""
-    asked = {
+def _asked(task: Task, request: Request) -> dict:
+    """The command, as settings.json keeps it."""
+    return {
         "task": task.name,
         "model": str(request.model.absolute()) if request.model else None,
         "start_from": str(request.start_from.absolute()) if request.start_from else None,
         "data": str(request.data.absolute()),
         "settings": asdict(request.settings),
     }
+
+
+def _finished(output: OutputFolder, asked: dict, replicas: Replicas) -> dict | None:
+    """The result of a finished folder; one process looks, all learn it."""
     mine = {}
     if replicas.rank == 0:
         try:
-            mine["result"] = output.open(asked)
+            mine["result"] = output.check(asked)
         except FinetuneError as error:
             mine["error"] = str(error)
     found = replicas.gather(mine)

@@ -12,6 +12,10 @@ import torch
 from robustbert.finetune.settings import FinetuneError
 from robustbert.finetune.task import ModelSource
 
+# What configurations call their dropout
+_DROPOUTS = ("hidden_dropout_prob", "dropout")
+_ATTENTION_DROPOUTS = ("attention_probs_dropout_prob", "attention_dropout")
+
 
 def encoder_with_new_head(source: ModelSource, new_model: Callable, **config_changes) -> torch.nn.Module:
     """The model that new_model(config) makes, with the encoder's weights of `source`; whatever head it had is dropped.
@@ -26,7 +30,7 @@ def encoder_with_new_head(source: ModelSource, new_model: Callable, **config_cha
         torch.manual_seed(source.seed)
         model = new_model(config)
         if not source.untrained:
-            encoder = AutoModel.from_pretrained(source.folder, config=config, use_safetensors=True, dtype=torch.float32)
+            encoder = _from_pretrained(source.folder, AutoModel, config)
             model.base_model.load_state_dict(encoder.state_dict(), strict=False)  # not all heads want the pooler
     return model.float()
 
@@ -38,13 +42,13 @@ def pretrained_model(source: ModelSource, model_class, **config_changes) -> torc
         torch.manual_seed(source.seed)
         if source.untrained:
             return model_class.from_config(config).float()
-        return model_class.from_pretrained(source.folder, config=config, use_safetensors=True, dtype=torch.float32)
+        return _from_pretrained(source.folder, model_class, config)
 
 
 def load_finetuned(folder: Path, model_class) -> torch.nn.Module:
     """The model that save_pretrained wrote."""
     with _reading(folder):
-        return model_class.from_pretrained(folder, use_safetensors=True, dtype=torch.float32)
+        return _from_pretrained(folder, model_class)
 
 
 def read_config(source: ModelSource, **changes):
@@ -53,8 +57,9 @@ def read_config(source: ModelSource, **changes):
 
     with _reading(source.folder):
         config = AutoConfig.from_pretrained(source.folder)
-    dropouts = {"hidden_dropout_prob": source.dropout, "attention_probs_dropout_prob": source.attention_dropout}
-    for name, value in (dropouts | changes).items():
+    for names, value in ((_DROPOUTS, source.dropout), (_ATTENTION_DROPOUTS, source.attention_dropout)):
+        changes |= {name: value for name in names if hasattr(config, name)}
+    for name, value in changes.items():
         setattr(config, name, value)
     return config
 
@@ -78,6 +83,17 @@ def num_positions(model: torch.nn.Module) -> int:
         if name.endswith("position_embeddings") and getattr(module, "padding_idx", None) is not None:
             return positions - module.padding_idx - 1
     return positions
+
+
+def _from_pretrained(folder: Path, model_class, config=None):
+    """from_pretrained, of which every weight but a pooler's (that masked language models lack) must be in the file."""
+    model, info = model_class.from_pretrained(
+        folder, config=config, use_safetensors=True, dtype=torch.float32, output_loading_info=True
+    )
+    missing = sorted(name for name in info["missing_keys"] if "pooler" not in name)
+    if missing:
+        raise FinetuneError(f"the file has no {missing[0]}, nor {len(missing) - 1} other weights of {type(model).__name__}")
+    return model
 
 
 @contextlib.contextmanager

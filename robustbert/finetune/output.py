@@ -45,16 +45,19 @@ class OutputFolder:
     def result_file(self) -> Path:
         return self.path / "result.json"
 
-    def open(self, request: dict) -> dict | None:
-        """Take the folder for this command; its result where it is finished. FinetuneError for another command's folder."""
+    def check(self, request: dict) -> dict | None:
+        """The result where the folder is finished. FinetuneError where it is another command's; changes nothing."""
         if not self.path.exists() or not any(self.path.iterdir()):
-            self.path.mkdir(parents=True, exist_ok=True)
-            write_json(self.settings_file, request)
             return None
         former = read_json(self.settings_file) if self.settings_file.exists() else None
         if former != request:
             raise FinetuneError(f"{self.path} {_difference(former, request)}; nothing is overwritten, choose another --output")
         return self.result()
+
+    def begin(self, request: dict) -> None:
+        """Make the folder this command's."""
+        self.path.mkdir(parents=True, exist_ok=True)
+        write_json(self.settings_file, request)
 
     def result(self) -> dict | None:
         """The content of result.json; None before the end."""

@@ -65,7 +65,7 @@ def write_table(folder: Path, summary: dict[str, dict]) -> str:
 
 
 def _markdown(summary: dict[str, dict]) -> list[str]:
-    titles = [title for task in summary.values() if task["best"] for title in task["best"]["scores"]]
+    titles = list(dict.fromkeys(title for task in summary.values() if task["best"] for title in task["best"]["scores"]))
     lines = ["| | " + " | ".join(titles) + " |", "|---" * (len(titles) + 1) + "|"]
     ours = {title: score for task in summary.values() if task["best"] for title, score in task["best"]["scores"].items()}
     lines.append("| **this model**, median | " + " | ".join(f"**{ours[title]['median']:.1f}**" for title in titles) + " |")

@@ -27,7 +27,7 @@ class Training:
         self._device, self._replicas = device, replicas
         self.steps_per_epoch = num_steps_per_epoch(len(items), settings.batch_size)
         self.total_steps = self.steps_per_epoch * settings.epochs
-        self.step, self.seconds = 0, 0.0
+        self.step, self.seconds, self.lr = 0, 0.0, 0.0  # lr: of the last step
         self.history: list[dict] = []  # one entry an epoch: epoch, step, watched, scores
         self._schedule = OptimConfig(lr=settings.lr, warmup_steps=math.ceil(settings.warmup_ratio * self.total_steps))
         self._parameters = [p for p in model.parameters() if p.requires_grad]
@@ -61,10 +61,6 @@ class Training:
 
     def left_s(self) -> float:
         return self.seconds / self.step * (self.total_steps - self.step)
-
-    def rate(self) -> float:
-        """The learning rate of the next step."""
-        return learning_rate(self._schedule, self.step, self.total_steps)
 
     def take_step(self) -> float:
         """One update; returns the mean loss of the batch's items. FinetuneError where it is not finite."""
@@ -131,8 +127,9 @@ class Training:
     def _update(self, gradients: list[torch.Tensor]) -> None:
         for parameter, gradient in zip(self._parameters, gradients):
             parameter.grad = gradient
+        self.lr = learning_rate(self._schedule, self.step, self.total_steps)
         for group in self._optimizer.param_groups:
-            group["lr"] = self.rate()
+            group["lr"] = self.lr
         if self._settings.clip_grad:
             self._scaler.unscale_(self._optimizer)
             torch.nn.utils.clip_grad_norm_(self._parameters, self._settings.clip_grad)

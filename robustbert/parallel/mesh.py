@@ -9,6 +9,7 @@ import torch.distributed as dist
 
 from robustbert.config import ParallelConfig
 from robustbert.device import Device
+from robustbert.parallel.collective_time import CollectiveTime
 
 
 @dataclass(frozen=True)
@@ -26,6 +27,7 @@ class Mesh:
     dp_size: int
     groups: object  # megatron.core.process_groups_config.ProcessGroupCollection
     sequence_parallel: bool
+    collective_time: CollectiveTime
 
     @property
     def is_first_stage(self) -> bool:
@@ -104,7 +106,8 @@ def open_mesh(device: Device, config: ParallelConfig, timeout_s: float = 1800):
         raise ValueError(
             f"{world_size} processes are no multiple of parallel.tensor ({config.tensor}) x parallel.pipeline ({config.pipeline})"
         )
-    with warnings.catch_warnings(), device.megatron_context():
+    collective_time = CollectiveTime(device.is_cuda)
+    with warnings.catch_warnings(), device.megatron_context(), collective_time.closing():
         # megatron-core and torch warn about each other at every start; none of it is for the user.
         warnings.filterwarnings("ignore", module="megatron")
         warnings.filterwarnings("ignore", category=FutureWarning, module="torch.distributed")
@@ -131,6 +134,7 @@ def open_mesh(device: Device, config: ParallelConfig, timeout_s: float = 1800):
                 dp_size=parallel_state.get_data_parallel_world_size(),
                 groups=ProcessGroupCollection.use_mpu_process_groups(),
                 sequence_parallel=config.sequence,
+                collective_time=collective_time,
             )
         finally:
             parallel_state.destroy_model_parallel()

@@ -46,7 +46,11 @@ def pretrain(config: RunConfig, job: Job, run: RunDirectory) -> str:
     limits = config.fault_tolerance
     timeout_s = max(limits.hang_timeout_s, limits.startup_timeout_s) + _COLLECTIVES_WAIT_LONGER_S
     progress.mark("meeting the other processes")
-    with device.joined(job, timeout_s) as store, open_mesh(device, config.parallel, timeout_s) as mesh:
+    with (
+        device.joined(job, timeout_s) as store,
+        open_mesh(device, config.parallel, timeout_s) as mesh,
+        Metrics(run, config, mesh, progress).closing() as metrics,
+    ):
         progress.mark("building the model")
         model = build_model(
             config.model,
@@ -65,7 +69,7 @@ def pretrain(config: RunConfig, job: Job, run: RunDirectory) -> str:
         )
         evaluation = build_evaluation(config, prepared, mesh, progress)
         state = TrainState(tokenizer_sha256=tokenizer.sha256)
-        stop, metrics = StopSignal(mesh), Metrics(run, config, mesh)
+        stop = StopSignal(mesh)
         rollback = Rollback(config, run, mesh, model, optimizer, state)
         checkpoints = CheckpointManager(config, run, mesh, store, model, optimizer, state)
         progress.mark("loading the checkpoint")
@@ -73,6 +77,7 @@ def pretrain(config: RunConfig, job: Job, run: RunDirectory) -> str:
         if state.step == 0:
             progress.mark("evaluating")
             state.heldout_perplexity_before = evaluation.heldout_perplexity(model)
+            metrics.record_evaluation(0, state.heldout_perplexity_before)
         if mesh.is_main:
             run.append_event(
                 "started",
@@ -85,31 +90,31 @@ def pretrain(config: RunConfig, job: Job, run: RunDirectory) -> str:
         while state.step < config.train.steps:
             state.data_step = rollback.skipped.next_step(state.data_step)
             trouble = train_step(config, mesh, model, optimizer, batches, state, metrics, progress)
-            with metrics.paused():
-                if trouble:
-                    progress.mark("rolling back")
-                    rollback.roll_back(trouble, checkpoints)
-                    continue
-                if evaluation.is_due(state.step) and state.step < config.train.steps:
-                    progress.mark("evaluating")
-                    report_evaluation(run, mesh, state, evaluation.heldout_perplexity(model))
-                if is_replica_check_due(config, state.step):
-                    progress.mark("comparing the replicas")
-                    check_replicas(model, mesh, run, state.step)
-                if checkpoints.is_due(state.step):
-                    progress.mark("saving")
-                    checkpoints.save()
+            if trouble:
+                progress.mark("rolling back")
+                rollback.roll_back(trouble, checkpoints)
+                continue
+            if evaluation.is_due(state.step) and state.step < config.train.steps:
+                progress.mark("evaluating")
+                report_evaluation(run, mesh, state, evaluation.heldout_perplexity(model), metrics)
+            if is_replica_check_due(config, state.step):
+                progress.mark("comparing the replicas")
+                check_replicas(model, mesh, run, state.step)
+            if checkpoints.is_due(state.step):
+                progress.mark("saving")
+                checkpoints.save()
+            progress.mark("agreeing whether to stop")
             if stop.agreed_by_all_ranks():
                 break
         progress.mark("ending")
         batches.close()
-        metrics.close()
         checkpoints.finish()
         if state.step < config.train.steps:
             if mesh.is_main:
                 run.append_event("preempted", step=state.step, reason=stop.reason)
             return "preempted"
         perplexity = evaluation.heldout_perplexity(model)
+        metrics.record_evaluation(state.step, perplexity)
         if mesh.is_main:
             run.append_event(
                 "finished",
@@ -143,6 +148,7 @@ def train_step(
     )
     progress.mark("updating the weights")
     update = optimizer.step(state.step)
+    progress.mark("counting")
     total = total.over_data_parallel(mesh)
     (tokens,) = mesh.sum_over_data_parallel([sum(batch.num_real_tokens for batch in micro_batches)])
     state.advance(int(tokens), update.applied)
@@ -179,8 +185,9 @@ def build_evaluation(config: RunConfig, prepared: PreparedData, mesh: Mesh, prog
     return Evaluation(valid, config.train.eval_interval, config.data.sequence_length, mesh, progress)
 
 
-def report_evaluation(run: RunDirectory, mesh: Mesh, state: TrainState, perplexity: float) -> None:
+def report_evaluation(run: RunDirectory, mesh: Mesh, state: TrainState, perplexity: float, metrics: Metrics) -> None:
     """The event of an evaluation on the way."""
+    metrics.record_evaluation(state.step, perplexity)
     if mesh.is_main:
         run.append_event(
             "evaluated", step=state.step, heldout_loss=math.log(perplexity), heldout_perplexity=perplexity

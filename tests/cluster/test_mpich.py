@@ -11,6 +11,8 @@ import pytest
 from launcher.schedulers import local, mpi, mpich, open_mpi
 from robustbert.config import load_config
 from robustbert.run_directory import RunDirectory
+from tests.faults.hosts import Hosts
+from tests.faults.hosts import why_not_here as hosts_not_here
 
 ROOT = Path(__file__).resolve().parents[2]
 FOLDER = os.environ.get("ROBUSTBERT_MPICH")
@@ -49,20 +51,28 @@ def test_of_two_mpis_the_one_counts_whose_library_mpi4py_loads(tmp_path, monkeyp
     assert mpich.is_hydra(local.find_starter()) == is_taken
 
 
-@pytest.mark.cluster
-@pytest.mark.skipif(FOLDER is None, reason="no MPICH: pip install --ignore-installed --prefix FOLDER mpich, and ROBUSTBERT_MPICH=FOLDER")
-def test_a_run_under_mpich_saves_at_a_notice_and_goes_on(config, tmp_path):
+@pytest.fixture
+def environment():
+    """That in which mpi4py loads MPICH and its programs come first."""
+    if FOLDER is None:
+        pytest.skip("no MPICH: pip install --ignore-installed --prefix FOLDER mpich, and ROBUSTBERT_MPICH=FOLDER")
     folder = Path(FOLDER)
-    environment = os.environ | {
+    return os.environ | {
         "PATH": f"{folder / 'bin'}:{os.environ['PATH']}",
         "MPI4PY_LIBMPI": str(folder / "lib" / "libmpi.so.12"),
         "LD_LIBRARY_PATH": str(folder / "lib"),
         "PYTHONPATH": str(ROOT),
+        "OMP_NUM_THREADS": "1",
     }
 
+
+@pytest.mark.cluster
+@pytest.mark.slow
+@pytest.mark.timeout(400)
+def test_a_run_under_mpich_saves_at_a_notice_and_goes_on(config, environment, tmp_path):
     def launcher(*words):
         command = [sys.executable, "-m", "launcher", *words]
-        return subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=90)
+        return subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=200)
 
     assert launcher("submit", "run.yaml", "--detach").returncode == 0
     run = RunDirectory(tmp_path / "runs" / "mpich")
@@ -77,3 +87,37 @@ def test_a_run_under_mpich_saves_at_a_notice_and_goes_on(config, tmp_path):
     assert done.returncode == 0, done.stdout + done.stderr
     assert [event["step"] for event in run.events() if event["event"] == "finished"] == [steps]
     assert "mpiexec.hydra" in (run.path / "logs" / "mpirun.log").read_text()
+
+
+@pytest.mark.cluster
+@pytest.mark.slow
+@pytest.mark.timeout(400)
+def test_a_run_under_mpich_spans_hosts_and_outlives_the_loss_of_one(config, environment, tmp_path):
+    if reason := hosts_not_here():
+        pytest.skip(reason)
+    hosts = Hosts(["head", "n1", "n2", "n3"], tmp_path)
+    cluster = ("cluster.scheduler=mpi", "cluster.nodes=2", "cluster.processes_per_node=1", "cluster.hosts=[n1,n2,n3]")
+    more = (f"cluster.remote_shell={hosts.shell}", "train.steps=40", "checkpoint.interval=5", "fault_tolerance.silence_timeout_s=20")
+    run = RunDirectory(tmp_path / "runs" / "mpich")
+    try:
+        command = [*hosts.on("head"), sys.executable, "-m", "launcher", "submit", "run.yaml", *cluster, *more]
+        with open(tmp_path / "output", "wb") as output:
+            process = subprocess.Popen(command, cwd=tmp_path, env=environment, stdout=output, stderr=output)
+        wait_for(run, "checkpoint_saved", process)
+        hosts.kill("n2")
+        assert process.wait(timeout=250) == 0, (tmp_path / "output").read_text()
+    finally:
+        hosts.close()
+    events = run.events()
+    assert [(e["num_processes"], e["step"] > 0) for e in events if e["event"] == "started"] == [(2, False), (2, True)]
+    lost = [(e.get("hosts") or [e.get("host")]) for e in events if e["event"] in ("rank_lost", "hang")]  # Hydra may not notice
+    assert lost == [["n2"]] and events[-1]["event"] == "finished"
+    starts = [line for line in (run.path / "logs" / "mpirun.log").read_text().splitlines() if line.startswith("===")]
+    assert ["-hosts n1:1,n2:1" in starts[0], "-hosts n1:1,n3:1" in starts[-1]] == [True, True]
+
+
+def wait_for(run, name, process):
+    deadline = time.monotonic() + 90
+    while not any(event["event"] == name for event in run.events()):
+        assert time.monotonic() < deadline and process.poll() is None, run.events()
+        time.sleep(0.1)

@@ -1,46 +1,13 @@
 """Runs on a real Slurm cluster, several nodes on this machine."""
 
-import os
 import time
 
 import pytest
 
-from tests.cluster.slurm import SlurmCluster, why_not_here
-from tests.faults.lab import FaultLab
+from tests.cluster.conftest import launcher
 
 pytestmark = [pytest.mark.cluster, pytest.mark.slow, pytest.mark.timeout(240)]
 TWO_NODES = ("cluster.scheduler=slurm", "cluster.nodes=2", "cluster.processes_per_node=1")
-
-
-@pytest.fixture(scope="module")
-def cluster(tmp_path_factory):
-    if reason := why_not_here():
-        pytest.skip(reason)
-    cluster = SlurmCluster(tmp_path_factory.mktemp("slurm"), 3)
-    former = {name: os.environ.get(name) for name in cluster.environ}
-    os.environ.update(cluster.environ)
-    yield cluster
-    cluster.close()
-    for name, value in former.items():
-        os.environ.pop(name) if value is None else os.environ.update({name: value})
-
-
-@pytest.fixture(scope="module")
-def lab(tmp_path_factory):
-    lab = FaultLab(tmp_path_factory.mktemp("lab"))
-    yield lab
-    lab.close()
-
-
-def launcher(lab, *words):
-    import subprocess
-    import sys
-
-    from tests.faults.lab import ROOT
-
-    environ = os.environ | {"PYTHONPATH": str(ROOT)}
-    command = [sys.executable, "-m", "tests.faults.launch", *words]
-    return subprocess.run(command, cwd=lab.folder, env=environ, capture_output=True, text=True, timeout=120)
 
 
 def wait_until(run, condition, timeout_s=90):
@@ -81,6 +48,8 @@ def test_a_job_that_waits_is_shown_and_taken_out(cluster, lab):
     assert "queued" in launcher(lab, "status", "waiting").stdout and "PENDING" in launcher(lab, "status", "waiting").stdout
     again = launcher(lab, "resume", "waiting")
     assert again.returncode == 2 and "queued" in again.stderr
+    refused = launcher(lab, "signal", "waiting")
+    assert refused.returncode == 2 and "is not running: PENDING (BeginTime)" in refused.stderr, refused
     launcher(lab, "cancel", "waiting")
     assert "waiting" not in cluster.run("squeue", "-h", "-o", "%j")
 
@@ -91,7 +60,8 @@ def test_a_notice_before_the_time_limit_saves_requeues_and_resumes(cluster, lab)
     run.finish()
     run.wait_for("checkpoint_saved")
     job = run.events("queued")[0]["job"]
-    cluster.run("scancel", "--batch", "--signal=USR1", job)
+    sent = launcher(lab, "signal", "preempted")
+    assert sent.returncode == 0 and f"SIGUSR1 sent to the supervisor of job {job}" in sent.stdout, sent
     stopped = run.wait_for("preempted")
     wait_until(run, lambda: "PENDING" in cluster.run("scontrol", "show", "job", job))
     assert "queued" in launcher(lab, "status", "preempted").stdout

@@ -51,7 +51,7 @@ def test_nothing_is_overwritten(hugging_face, tmp_path):
 def test_a_result_that_differs_is_refused_and_leaves_nothing(hugging_face, tmp_path, monkeypatch):
     ours = tmp_path / "ours"
     convert(hugging_face, "robustbert", ours)
-    import robustbert.convert.convert as module
+    import robustbert.convert.huggingface as module
 
     real = module.to_huggingface
 

@@ -151,12 +151,6 @@ def test_a_workers_exception_reaches_the_trainer_and_does_not_stay(make_batches,
     assert rows_of(batches.micro_batches(0)) == expected
 
 
-def test_waiting_is_measured(make_batches):
-    batches = make_batches(num_workers=1)
-    batches.micro_batches(0)
-    assert batches.wait_s > 0
-
-
 @pytest.mark.parametrize("size", [1, 2, 4])
 def test_held_out_batches_are_the_same_on_any_number_of_ranks(prepared, tokenizer, size):
     def built(rank, size):

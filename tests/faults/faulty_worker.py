@@ -3,10 +3,12 @@
 {"rank": 1, "action": "kill", "point": "before step", "count": 3}: at the third time that rank 1 comes to this point.
 {"rank": 0, "action": "kill", "after_s": 4.2}: that long after the process' start.
 Actions: kill, stop (SIGSTOP), raise, memory, nan, spike, flip (a bit of the weights), spin (for ever, but alive).
-"always": true repeats it in every attempt; "slow_s" makes every step of every rank take that much longer.
+"always": true repeats it in every attempt; "slow_s" makes every step of every rank take that much longer, with "slow_rank"
+the forward pass of that rank alone, and with "slow_until" as well only up to this step.
 """
 
 import json
+import math
 import os
 import signal
 import sys
@@ -92,7 +94,8 @@ def train(config, job, run):
         setattr(module, name, replaced)
 
     def train_step(config, mesh, model, optimizer, *rest):
-        time.sleep(fault.plan.get("slow_s", 0))
+        if "slow_rank" not in fault.plan:
+            time.sleep(fault.plan.get("slow_s", 0))
         fault.at("before step")
         trouble = original_step(config, mesh, model, optimizer, *rest)
         if fault.at("after update") == "flip":
@@ -101,6 +104,8 @@ def train(config, job, run):
         return trouble
 
     def forward_backward(model, *args, **kwargs):
+        if fault.plan.get("slow_rank") == job.rank and (job.progress.step or 0) < fault.plan.get("slow_until", math.inf):
+            time.sleep(fault.plan["slow_s"])
         total = original_forward(model, *args, **kwargs)
         if kwargs.get("forward_only"):
             return total

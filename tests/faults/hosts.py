@@ -10,8 +10,9 @@ import subprocess
 import uuid
 from pathlib import Path
 
-# REMOTE_SHELL HOST COMMAND...: what ssh would do, with its exit codes.
+# REMOTE_SHELL [-OPTION...] HOST COMMAND...: what ssh would do, with its exit codes.
 _SHELL = """#!/bin/sh
+while [ "${{1#-}}" != "$1" ]; do shift; done
 host=$1; shift
 [ -e "{folder}/down-$host" ] && {{ echo "ssh: connect to host $host: No route to host" >&2; exit 255; }}
 exec ip netns exec {prefix}$host unshare --uts -- sh -c 'hostname "$0"; exec sh -c "$1"' "$host" "$*" </dev/null

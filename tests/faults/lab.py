@@ -23,11 +23,14 @@ train: {steps: 12, global_batch_size: 8, micro_batch_size: 2, log_interval: 1}
 checkpoint: {interval: 2, keep_last: 2}
 fault_tolerance: {max_restarts: 3, hang_timeout_s: 60, startup_timeout_s: 90}
 cluster: {processes_per_node: 2}
+monitoring: {prometheus_port: null}
 """
 
 
 class FaultLab:
     """Runs `name`s in `folder`; the data is prepared once."""
+
+    launch_module = "tests.faults.launch"
 
     def __init__(self, folder: Path):
         from robustbert.config import load_config
@@ -62,7 +65,7 @@ class FaultLab:
 
     def _start(self, run: RunDirectory, fault: dict | None, on: tuple[str, ...], *arguments: str) -> "FaultRun":
         process = subprocess.Popen(
-            [*on, sys.executable, "-m", "tests.faults.launch", *arguments],
+            [*on, sys.executable, "-m", self.launch_module, *arguments],
             cwd=self.folder,
             env=os.environ | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"},
             stdin=subprocess.DEVNULL,

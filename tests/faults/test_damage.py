@@ -15,11 +15,11 @@ FILES = ("rank_00000.bin", "rank_00001.bin", "index.json", MANIFEST, COMMITTED)
 
 @pytest.fixture(scope="module")
 def saved(tmp_path_factory):
-    """Twenty steps of two processes, with checkpoints after 10 and 20."""
+    """Eight steps of two processes, with checkpoints after 4 and 8."""
     from robustbert.testing import run_on_ranks
 
     folder = tmp_path_factory.mktemp("damage")
-    config, run = make_run(folder, "run", ("cluster.processes_per_node=2",))
+    config, run = make_run(folder, "run", ("cluster.processes_per_node=2", "train.steps=8", "checkpoint.interval=4"))
     run_on_ranks(train, 2, config, run)
     return config, run
 
@@ -48,7 +48,7 @@ def flip_a_bit(path):
 
 def edit_the_manifest(path):
     record = json.loads((path.parent / MANIFEST).read_text())
-    record["state"]["step"] = 25
+    record["state"]["step"] = 7
     (path.parent / MANIFEST).write_text(json.dumps(record, indent=1))
 
 
@@ -59,11 +59,11 @@ CASES = [(damage, name) for damage in (truncate, remove, flip_a_bit) for name in
 def test_a_damaged_checkpoint_is_set_aside_and_the_one_before_is_taken(damage, name, run):
     config, run = run
     before = losses(run)
-    damage(run.checkpoints / "step_00000020" / name)
+    damage(run.checkpoints / "step_00000008" / name)
     assert train(Job(), config, run) == "finished"
     (rejected,) = [event for event in run.events() if event["event"] == "checkpoint_rejected"]
-    assert "step_00000020" in rejected["path"] and (run.checkpoints / "rejected_step_00000020").exists()
-    assert [event["step"] for event in run.events() if event["event"] == "started"] == [0, 10]
+    assert "step_00000008" in rejected["path"] and (run.checkpoints / "rejected_step_00000008").exists()
+    assert [event["step"] for event in run.events() if event["event"] == "started"] == [0, 4]
     for step, values in losses(run).items():
         assert values[0] == pytest.approx(before[step][0], rel=1e-5)  # another number of processes
 
@@ -71,14 +71,14 @@ def test_a_damaged_checkpoint_is_set_aside_and_the_one_before_is_taken(damage, n
 @pytest.mark.parametrize("is_staging", [False, True])
 def test_a_folder_half_written_does_not_count(is_staging, run):
     config, run = run
-    good = run.checkpoints / "step_00000020"
-    half = run.checkpoints / (".staging_step_00000030" if is_staging else "step_00000030")
+    good = run.checkpoints / "step_00000008"
+    half = run.checkpoints / (".staging_step_00000012" if is_staging else "step_00000012")
     half.mkdir()
     (half / FILES[0]).write_bytes((good / FILES[0]).read_bytes()[:1000])
     assert train(Job(), config, run) == "finished"
     (rejected,) = [event for event in run.events() if event["event"] == "checkpoint_rejected"]
-    assert "step_00000030" in rejected["path"] and not half.exists()
-    assert [event["step"] for event in run.events() if event["event"] == "started"] == [0, 20]
+    assert "step_00000012" in rejected["path"] and not half.exists()
+    assert [event["step"] for event in run.events() if event["event"] == "started"] == [0, 8]
 
 
 def test_without_any_good_checkpoint_a_run_starts_over_only_when_told_to(run):

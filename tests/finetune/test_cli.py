@@ -68,6 +68,7 @@ def test_damaged_data_is_told_before_the_output_is_taken(tmp_path, tiny_model, c
     (folder / "dev.tsv").write_text("index\tsentence1\tsentence2\tlabel\n0\ta\tb\n")
     assert main(words("rte", tiny_model, tmp_path, tmp_path / "out", "--sweep")) == 2
     assert "dev.tsv, line 2: has 3 columns instead of 4" in capsys.readouterr().err
+    assert main(words("rte", tiny_model, tmp_path, tmp_path / "out")) == 2
     assert not (tmp_path / "out").exists()
 
 

@@ -158,10 +158,46 @@ def test_reduced_precision_trains(tmp_path, glue, tiny_model, precision):
 def test_missing_sets_and_models_are_named(tmp_path, glue, tiny_model):
     with pytest.raises(FinetuneError, match="has no train set of sst-2"):
         run("sst-2", Request(tmp_path, tmp_path / "a", SETTINGS, tiny_model))
-    with pytest.raises(FinetuneError, match="no model there"):
+    with pytest.raises(ValueError, match="no Hugging Face model"):
         run("sst-2", Request(glue, tmp_path / "b", SETTINGS, glue))
     with pytest.raises(FinetuneError, match="is no folder; --data takes"):
         run("sst-2", Request(tmp_path / "none", tmp_path / "c", SETTINGS, tiny_model))
+
+
+def test_bert_without_a_head_is_finetuned_with_its_token_types(tmp_path, glue):
+    from transformers import BertConfig, BertModel
+
+    from robustbert.data.tokenizer import train_tokenizer
+
+    words = "the film was bright lovely warm or dull bleak harsh sour a house river song garden letter storm market it plain odd grand"
+    tokenizer = train_tokenizer(iter([words] * 3), 90, kind="wordpiece")
+    tokenizer.save(tmp_path / "bert")
+    config = BertConfig(
+        vocab_size=tokenizer.vocab_size, hidden_size=32, num_hidden_layers=1, num_attention_heads=2, intermediate_size=64
+    )
+    bert = BertModel(config)
+    bert.save_pretrained(tmp_path / "bert")
+    run("rte", Request(glue, tmp_path / "out", replace(SETTINGS, epochs=1, lr=1e-12), tmp_path / "bert"))
+    taken = weights(tmp_path / "out")
+    name = "embeddings.token_type_embeddings.weight"
+    assert torch.allclose(taken[f"bert.{name}"], bert.state_dict()[name], atol=1e-6)
+    assert taken["classifier.weight"].shape == (2, 32)
+    with pytest.raises(FinetuneError, match="transformers cannot read a model there"):
+        (tmp_path / "bert" / "model.safetensors").unlink()
+        run("rte", Request(glue, tmp_path / "other", SETTINGS, tmp_path / "bert"))
+
+
+def test_weights_that_the_file_lacks_are_named(tmp_path, glue, tiny_model):
+    import shutil
+
+    from safetensors.torch import load_file, save_file
+
+    shutil.copytree(tiny_model, tmp_path / "model")
+    tensors = load_file(tmp_path / "model" / "model.safetensors")
+    name = "roberta.encoder.layer.1.output.dense.weight"
+    save_file({key: value for key, value in tensors.items() if key != name}, tmp_path / "model" / "model.safetensors", {"format": "pt"})
+    with pytest.raises(FinetuneError, match="encoder.layer.1.output.dense.weight"):
+        run("rte", Request(glue, tmp_path / "out", SETTINGS, tmp_path / "model"))
 
 
 def test_outputs_of_any_shapes_are_kept_for_their_items_only(tmp_path):

@@ -27,6 +27,7 @@ train: {steps: 10, global_batch_size: 4, micro_batch_size: 2}
 checkpoint: {interval: 5}
 fault_tolerance: {max_restarts: 1}
 cluster: {processes_per_node: 2}
+monitoring: {prometheus_port: null}
 """
 
 

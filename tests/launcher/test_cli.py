@@ -48,7 +48,7 @@ def test_help_is_quick_and_imports_no_torch(launching):
     assert min(float(word[1]) for word in words) < 0.5
 
 
-@pytest.mark.parametrize("verb", ["submit", "plan", "doctor", "sweep", "status", "logs", "cancel", "resume", "supervise"])
+@pytest.mark.parametrize("verb", ["submit", "plan", "doctor", "sweep", "status", "logs", "cancel", "signal", "resume", "supervise"])
 def test_every_command_has_help_with_an_example(verb, capsys):
     from launcher.cli import main
 
@@ -68,6 +68,15 @@ def test_dry_run_prints_everything_and_writes_nothing(launching):
     command = next(line for line in done.stdout.splitlines() if "mpirun" in line)
     path = str(launching.folder / "runs" / "a b;c")
     assert shlex.split(command)[-1] == path and shlex.quote(path) in command
+
+
+def test_dry_run_shows_a_job_that_is_not_ready_and_every_reason(launching):
+    done = launching.launcher("submit", "small.yaml", "--scheduler", "mpi", "data.train=[{text: no.txt}]", "--dry-run")
+    assert done.returncode == 2
+    assert "mpirun" in done.stdout and "configuration:" in done.stdout
+    first, second = done.stderr.splitlines()
+    assert "submit would refuse this: cluster.hosts names 0 hosts" in first and "no.txt" in second
+    assert not (launching.folder / "runs").exists()
 
 
 @pytest.mark.parametrize(
@@ -162,6 +171,15 @@ def test_recycled_pid_is_not_taken_for_a_supervisor(launching):
     assert "interrupted" in launching.launcher("status").stdout
     done = launching.launcher("cancel", "small")
     assert done.returncode == 0 and "is not running" in done.stdout
+
+
+@pytest.mark.parametrize("words", [["cancel"], ["signal"]])
+def test_a_run_of_another_host_is_stopped_there(launching, words):
+    run = make_run(launching, "small", ("started", {"step": 0}))
+    SupervisorRecord(1, "another host", identity="x", job_mark="y").write(run)
+    done = launching.launcher(*words, "small")
+    again = shlex.join(["launcher", *words, str(run.path), *(["notice"] if words == ["signal"] else [])])
+    assert done.returncode == 2 and f"is supervised on another host; {words[0]} it there: {again}" in done.stderr, done
 
 
 def test_logs_of_one_rank_and_of_all(launching):

@@ -132,13 +132,19 @@ def test_second_ctrl_c_kills_processes_that_do_not_listen(launching):
     assert launching.processes() == [], "a process of the job is left, also the one in a session of its own"
 
 
-def test_sigterm_to_the_supervisor_preempts_with_exit_code_75(launching):
-    running = launching.start("submit", "small.yaml", "train.steps=4000")
+@pytest.mark.parametrize(("words", "name"), [([], "SIGUSR1"), (["TERM"], "SIGTERM")])
+def test_a_notice_or_sigterm_to_the_supervisor_saves_and_ends_with_exit_code_75(launching, words, name):
+    running = launching.start("submit", "small.yaml", "train.steps=4000", "checkpoint.interval=4000")
     launching.wait_for_step()
-    supervisor = json.loads((launching.run_directory().path / "supervisor.json").read_text())["pid"]
-    os.kill(supervisor, signal.SIGTERM)
+    sent = launching.launcher("signal", "small", *words)
+    assert sent.returncode == 0 and f"{name} sent to the supervisor" in sent.stdout and "exit code 75" in sent.stdout, sent
     assert launching.finish(running).returncode == 75
     assert launching.processes() == []
+    assert f"preempted by {name}" in launching.launcher("status", "small").stdout
+    stopped = launching.wait_for_event("preempted")["step"]
+    assert launching.wait_for_event("checkpoint_saved")["step"] == stopped
+    again = launching.launcher("signal", "small", *words)
+    assert again.returncode == 2 and f"is not running: stopped at step {stopped}; launcher resume small" in again.stderr
 
 
 def test_detached_run_is_watched_and_cancelled(launching):

@@ -120,8 +120,11 @@ def test_finished_event_and_metrics_have_what_scripts_read(finished_run):
     assert event["heldout_perplexity"] < event["heldout_perplexity_before"]
     assert event["unigram_perplexity"] > 1
     wanted = {"step", "loss", "perplexity", "lr", "grad_norm", "loss_scale", "tokens", "tokens_per_s"}
-    wanted |= {"step_time_s", "data_wait_s", "tflops", "mfu"}
-    assert all(wanted <= set(record) for record in run.metrics())
+    wanted |= {"step_time_s", "tflops", "mfu", "evaluating_s", "checkpointing_s"}
+    parts = {"data_wait_s", "forward_backward_s", "collectives_s", "optimizer_s", "other_s"}
+    assert all(wanted | parts <= set(record) for record in run.metrics())
+    for record in run.metrics():
+        assert sum(record[part] for part in parts) == pytest.approx(record["step_time_s"])
     assert [path.name for path in committed_checkpoints(run.checkpoints)] == ["step_00000010", "step_00000020"]
     manifest = verify(run.checkpoints / "step_00000010")
     assert manifest.state["step"] == 10 and manifest.config["model"]["num_layers"] == 2

@@ -11,7 +11,12 @@ from robustbert.data.tokenizer.wordpiece import load_wordpiece, train_wordpiece
 __all__ = ["Tokenizer", "has_tokenizer", "load_tokenizer", "train_tokenizer"]
 
 # The file that tells a kind, and how it is read; the first one that is there counts.
-_READERS = {"vocab.json": load_byte_bpe, "encoder.json": load_byte_bpe, "vocab.txt": load_wordpiece}
+_READERS = {
+    "vocab.json": load_byte_bpe,
+    "encoder.json": load_byte_bpe,
+    "vocab.txt": load_wordpiece,
+    "tokenizer.json": load_byte_bpe,
+}
 
 
 def has_tokenizer(folder: str | Path) -> bool:
@@ -20,7 +25,8 @@ def has_tokenizer(folder: str | Path) -> bool:
 
 
 def load_tokenizer(folder: str | Path) -> Tokenizer:
-    """Read a tokenizer's folder: vocab.json and merges.txt, encoder.json and vocab.bpe, perhaps with dict.txt, or vocab.txt.
+    """Read a tokenizer's folder: vocab.json and merges.txt, encoder.json and vocab.bpe, perhaps with dict.txt, or vocab.txt,
+    or tokenizer.json alone (a byte-level BPE).
 
     vocab.json holds RoBERTa's ids. encoder.json holds GPT-2's: fairseq's dict.txt reorders them (its line i is RoBERTa's
     id i + 4); without dict.txt an id is GPT-2's plus 4. In both cases <mask> comes last. vocab.txt is BERT's: line i is id

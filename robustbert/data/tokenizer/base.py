@@ -31,11 +31,12 @@ class Tokenizer(ABC):
     _num_separators: int
 
     def __init__(self, vocabulary: dict[str, int], specials: tuple[str, str, str, str, str]):
-        self._vocabulary, self._specials = vocabulary, specials
+        self._vocabulary = vocabulary
         self.vocab_size = len(vocabulary)
         self.bos_id, self.pad_id, self.eos_id, self.unk_id, self.mask_id = (vocabulary[token] for token in specials)
         self.special_ids = (self.bos_id, self.pad_id, self.eos_id, self.unk_id, self.mask_id)
         self.pair_separator = (self.eos_id,) * self._num_separators
+        self.special_tokens = specials
         self._is_special = np.zeros(self.vocab_size, bool)
         self._is_special[list(self.special_ids)] = True
 
@@ -140,5 +141,5 @@ def write_json(path: Path, value) -> None:
 
 FORMATS = (
     "a tokenizer's folder has vocab.json and merges.txt (RoBERTa's ids), or GPT-2's encoder.json and vocab.bpe "
-    "with an optional dict.txt, or BERT's vocab.txt"
+    "with an optional dict.txt, or BERT's vocab.txt, or a byte-level BPE's tokenizer.json"
 )

@@ -14,10 +14,21 @@ import numpy as np
 
 from robustbert.data.errors import DataError
 from robustbert.data.tokenizer.base import FORMATS, Tokenizer, check_ids, read_json, read_text, write_json
+from robustbert.data.tokenizer.numbering import (
+    BOS,
+    BYTE_OF,
+    EOS,
+    MASK,
+    NUM_LEADING_SPECIALS,
+    PAD,
+    SPECIALS,
+    UNK,
+    dictionary_names,
+    gpt2_numbers,
+    read_dictionary,
+    roberta_numbers,
+)
 
-BOS, PAD, EOS, UNK, MASK = "<s>", "<pad>", "</s>", "<unk>", "<mask>"
-SPECIALS = (BOS, PAD, EOS, UNK, MASK)
-_NUM_LEADING_SPECIALS = 4
 _LETTER, _NUMBER = r"[^\W\d_²³¹¼½¾]", r"[\d²³¹¼½¾]"
 _UNDECODABLE = "\ufffd"
 
@@ -52,13 +63,38 @@ class ByteBPE(Tokenizer):
         ends = np.array([_is_mark(text[-1:]) for text in texts])
         return starts | self._is_special, ends | self._is_special
 
+    def save_for_fairseq(self, folder: Path) -> None:
+        """Write encoder.json and vocab.bpe, as GPT-2 has them, and dict.txt into a folder that exists.
+
+        DataError where <mask> is not the last id: fairseq puts it there.
+        """
+        if self.mask_id != self.vocab_size - 1:
+            raise DataError(f"{MASK} has id {self.mask_id} of {self.vocab_size}; fairseq's is the last one")
+        gpt2 = gpt2_numbers(self._vocabulary, self._merges)
+        write_json(folder / "encoder.json", gpt2)
+        (folder / "vocab.bpe").write_text(self._merges_text(), encoding="utf-8")
+        lines = "".join(f"{name} 1\n" for name in dictionary_names(self._vocabulary, gpt2))  # how often each occurs: unknown
+        (folder / "dict.txt").write_text(lines, encoding="utf-8")
+
+    def check_dictionary(self, path: Path) -> None:
+        """DataError where fairseq's dict.txt at `path` has another order of tokens than this tokenizer's ids."""
+        order = roberta_numbers(read_dictionary(path, gpt2_numbers(self._vocabulary, self._merges)))
+        stray = next((token for token in order if order[token] != self._vocabulary.get(token)), None)
+        if stray is not None or len(order) != self.vocab_size:
+            raise DataError(
+                f"{path}: gives the token {stray!r} the id {order.get(stray)}, its tokenizer {self._vocabulary.get(stray)}; "
+                "they belong to different models"
+            )
+
+    def _merges_text(self) -> str:
+        return "#version: 0.2\n" + "".join(f"{left} {right}\n" for left, right in self._merges)
+
     def _identity(self) -> list:
         return [sorted(self._vocabulary.items(), key=lambda item: item[1]), self._merges]
 
     def _write_files(self, folder: Path) -> None:
         write_json(folder / "vocab.json", dict(sorted(self._vocabulary.items(), key=lambda item: item[1])))
-        merges = "".join(f"{left} {right}\n" for left, right in self._merges)
-        (folder / "merges.txt").write_text("#version: 0.2\n" + merges, encoding="utf-8")
+        (folder / "merges.txt").write_text(self._merges_text(), encoding="utf-8")
         mask = dict(content=MASK, lstrip=True, rstrip=False, normalized=False, single_word=False)
         names = dict(bos_token=BOS, eos_token=EOS, unk_token=UNK, sep_token=EOS, cls_token=BOS, pad_token=PAD)
         settings = dict(tokenizer_class="RobertaTokenizer", add_prefix_space=False, errors="replace", trim_offsets=True)
@@ -97,14 +133,19 @@ class ByteBPE(Tokenizer):
         return engine
 
 
-def load_byte_bpe(folder: Path) -> ByteBPE:
-    """Read vocab.json and merges.txt, or encoder.json and vocab.bpe with an optional dict.txt; see load_tokenizer."""
+def load_byte_bpe(folder: Path, dictionary: Path | None = None) -> ByteBPE:
+    """Read vocab.json and merges.txt, or encoder.json and vocab.bpe with a dict.txt, or tokenizer.json; see load_tokenizer.
+
+    dictionary: fairseq's dict.txt, where it lies elsewhere than beside encoder.json.
+    """
     if (folder / "vocab.json").is_file():
         vocabulary_file, merges_file = folder / "vocab.json", folder / "merges.txt"
         vocabulary = _read_vocabulary(vocabulary_file)
-    else:
+    elif (folder / "encoder.json").is_file():
         vocabulary_file, merges_file = folder / "encoder.json", folder / "vocab.bpe"
-        vocabulary = _from_gpt2(_read_vocabulary(vocabulary_file), folder / "dict.txt")
+        vocabulary = _from_gpt2(_read_vocabulary(vocabulary_file), dictionary or folder / "dict.txt")
+    else:
+        return _load_hugging_face_form(folder / "tokenizer.json")
     _check_vocabulary(vocabulary_file, vocabulary)
     return ByteBPE(vocabulary, _read_merges(merges_file, vocabulary))
 
@@ -134,42 +175,41 @@ def train_byte_bpe(texts: Iterator[str], vocab_size: int) -> ByteBPE:
             f"the text is too small for a vocabulary of {vocab_size}: it gives {len(tokens) + len(SPECIALS)} tokens; "
             f"use vocab_size {len(tokens) + len(SPECIALS)}, or more text"
         )
-    vocabulary = {token: i for i, token in enumerate((*SPECIALS[:_NUM_LEADING_SPECIALS], *tokens, MASK))}
+    vocabulary = roberta_numbers(tokens)
     merges = [tuple(merge.split(" ")) if isinstance(merge, str) else tuple(merge) for merge in model["merges"]]
     return ByteBPE(vocabulary, merges)
 
 
 def _from_gpt2(gpt2: dict[str, int], dictionary: Path) -> dict[str, int]:
-    tokens = {i: token for token, i in gpt2.items()}
-    order = _read_dictionary(dictionary, tokens) if dictionary.is_file() else [tokens[i] for i in sorted(tokens)]
-    return {token: i for i, token in enumerate((*SPECIALS[:_NUM_LEADING_SPECIALS], *order, MASK))}
+    if dictionary.is_file():
+        return roberta_numbers(read_dictionary(dictionary, gpt2))
+    return roberta_numbers(sorted(gpt2, key=gpt2.__getitem__))
 
 
-def _read_dictionary(path: Path, tokens: dict[int, str]) -> list[str]:
-    # fairseq pads its dictionary with `madeupword0000 0`: ids that no text uses.
-    order = []
-    for number, line in enumerate(read_text(path).splitlines(), 1):
-        name = line.split(" ")[0]
-        if name.isdigit() and int(name) in tokens:
-            order.append(tokens[int(name)])
-        elif name.startswith("madeupword"):
-            order.append(name)
-        else:
-            raise DataError(
-                f"{path}: line {number} ({line[:40]!r}) is no id of encoder.json; use the dict.txt of the same model"
-            )
-    missing = len(tokens) - sum(not token.startswith("madeupword") for token in order)
-    if missing or len(set(order)) != len(order):
-        raise DataError(
-            f"{path}: names {len(set(order))} tokens in {len(order)} lines, encoder.json has {len(tokens)}; "
-            "it is cut off or belongs to another model; download it again"
-        )
-    return order
+def _load_hugging_face_form(path: Path) -> ByteBPE:
+    """tokenizer.json, which is all that some versions of transformers write."""
+    whole = read_json(path)
+    try:
+        model = whole["model"]
+        if model["type"] != "BPE" or "ByteLevel" not in json.dumps(whole["pre_tokenizer"]) or whole["normalizer"]:
+            raise DataError(f"{path}: is no byte-level BPE as RoBERTa's; {FORMATS}")
+        vocabulary = model["vocab"] | {token["content"]: token["id"] for token in whole["added_tokens"]}
+        pairs = (merge.split(" ") if isinstance(merge, str) else merge for merge in model["merges"])
+        merges = [(left, right) for left, right in pairs]
+    except (KeyError, TypeError, AttributeError, ValueError) as error:
+        if isinstance(error, DataError):
+            raise
+        raise DataError(f"{path}: is no tokenizer of Hugging Face's library; it is damaged, download it again") from None
+    _check_vocabulary(path, vocabulary)
+    stray = next((pair for pair in merges if any(token not in vocabulary for token in (*pair, "".join(pair)))), None)
+    if stray:
+        raise DataError(f"{path}: the merge {' '.join(stray)!r} is of tokens that the vocabulary lacks; it is damaged")
+    return ByteBPE(vocabulary, merges)
 
 
 def _check_vocabulary(path: Path, vocabulary: dict[str, int]) -> None:
     for i, token in enumerate(SPECIALS):
-        expected = i if i < _NUM_LEADING_SPECIALS else vocabulary.get(MASK)
+        expected = i if i < NUM_LEADING_SPECIALS else vocabulary.get(MASK)
         if vocabulary.get(token) is None or vocabulary[token] != expected:
             raise DataError(
                 f"{path}: {token} has id {vocabulary.get(token)}; RoBERTa has <s> 0, <pad> 1, </s> 2, <unk> 3 and a <mask> "
@@ -209,13 +249,4 @@ def _is_mark(character: str) -> bool:
 
 def _bytes_of(token: str) -> bytes:
     """The bytes that a token stands for; GPT-2 writes each byte as one printable character."""
-    return bytes(_BYTE_OF[character] for character in token if character in _BYTE_OF)
-
-
-def _byte_alphabet() -> dict[str, int]:
-    printable = [*range(ord("!"), ord("~") + 1), *range(0xA1, 0xAD), *range(0xAE, 0x100)]
-    others = [byte for byte in range(0x100) if byte not in printable]
-    return {chr(byte): byte for byte in printable} | {chr(0x100 + i): byte for i, byte in enumerate(others)}
-
-
-_BYTE_OF = _byte_alphabet()
+    return bytes(BYTE_OF[character] for character in token if character in BYTE_OF)

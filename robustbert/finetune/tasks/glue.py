@@ -104,7 +104,10 @@ class GlueTask(TextTask):
         if split not in self.test_splits:
             return {}
         name = self._layout.submission_names[self.test_splits.index(split)]
-        said = [f"{score:.3f}" for score in predictions] if self.is_regression else [self.labels[i] for i in predictions]
+        if self.is_regression:
+            said = [f"{min(max(score, SCORE_RANGE[0]), SCORE_RANGE[1]):.3f}" for score in predictions]
+        else:
+            said = [self.labels[i] for i in predictions]
         return {name: leaderboard_file([example.index for example in examples], said)}
 
     def _label(self, row: Row) -> int | float:

@@ -1,0 +1,70 @@
+"""A real Prometheus with the shipped configuration and rules, in which time passes faster.
+
+Every time of the shipped files is divided by FACTOR, so that an hour of a rule is half a minute of a test: the durations of
+`for:` and of ranges (`[1h]`), and the seconds that expressions compare with (SECONDS). Shares, counts and steps stay.
+"""
+
+import json
+import re
+import socket
+import time
+import urllib.parse
+import urllib.request
+from pathlib import Path
+
+from launcher.monitor import Server, build_configuration
+from tests.monitoring.shipped import FOLDER
+
+FACTOR = 120
+SECONDS = {"> 600": "> 5", "> 3600": "> 30"}
+_UNITS_MS = {"s": 1000, "m": 60_000, "h": 3_600_000}
+
+
+def scaled(text: str) -> str:
+    """A file of rules with its times divided by FACTOR."""
+
+    def shorter(match: re.Match) -> str:
+        return f"{match[1]}{int(match[2]) * _UNITS_MS[match[3]] // FACTOR}ms"
+
+    for written, short in SECONDS.items():
+        text = text.replace(written, short)
+    return re.sub(r"((?:^\s*for: |\[))(\d+)([smh])", shorter, text, flags=re.MULTILINE)
+
+
+class FastPrometheus:
+    """Its files in `folder`, for the runs below `runs`; `server` is started by launcher.monitor.started."""
+
+    def __init__(self, folder: Path, runs: Path):
+        (folder / "rules").mkdir(parents=True)
+        (runs / ".prometheus").mkdir(parents=True)
+        for path in (FOLDER / "rules").glob("*.yml"):
+            (folder / "rules" / path.name).write_text(scaled(path.read_text()))
+        text = build_configuration(runs).replace(str(FOLDER / "rules"), str(folder / "rules"))
+        (folder / "prometheus.yml").write_text(re.sub(r"(_interval:) 15s", r"\1 1s", text))
+        with socket.create_server(("127.0.0.1", 0)) as free:
+            port = free.getsockname()[1]
+        command = ["prometheus", f"--config.file={folder / 'prometheus.yml'}", f"--storage.tsdb.path={folder / 'data'}"]
+        command.append(f"--web.listen-address=127.0.0.1:{port}")
+        self.server = Server("prometheus", command, f"http://127.0.0.1:{port}", "/-/ready", folder / "prometheus.log")
+
+    def ask(self, path: str, **words) -> dict:
+        """The data of an answer; AssertionError with Prometheus' words where it refuses."""
+        url = f"{self.server.url}/api/v1/{path}?{urllib.parse.urlencode(words)}"
+        try:
+            with urllib.request.urlopen(url, timeout=30) as answer:
+                return json.load(answer)["data"]
+        except urllib.error.HTTPError as error:
+            raise AssertionError(f"{words}: {error.read().decode()}") from None
+
+    def values(self, expr: str) -> list[float]:
+        """The values of an expression now."""
+        return [float(series["value"][1]) for series in self.ask("query", query=expr)["result"]]
+
+    def has_had(self, expr: str, since: float) -> bool:
+        """Whether an expression has had any value since then."""
+        return bool(self.ask("query_range", query=expr, start=since, end=time.time(), step="1s")["result"])
+
+    def firing(self) -> dict[str, str]:
+        """The alerts that fire now, with one summary of each."""
+        active = self.ask("alerts")["alerts"]
+        return {alert["labels"]["alertname"]: alert["annotations"]["summary"] for alert in active if alert["state"] == "firing"}
