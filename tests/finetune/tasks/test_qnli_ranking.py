@@ -58,5 +58,5 @@ def test_like_sentences_are_mined_first(tmp_path, task):
 
 def test_mining_without_a_training_set_is_refused(tmp_path, task):
     write(tmp_path, "dev", _ROWS)
-    with pytest.raises(DataError, match="2 questions of the dev set have one sentence only, .* there is no train.tsv; put it beside"):
+    with pytest.raises(DataError, match="2 questions of the dev set have one sentence only, .* no train.tsv; put it beside"):
         task.read(tmp_path, "dev")

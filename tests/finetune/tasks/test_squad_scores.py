@@ -57,7 +57,7 @@ def test_1_1_counts_a_missing_prediction_as_wrong_and_2_0_names_it():
 def test_no_answer_is_right_only_where_there_is_none():
     questions = [question("yes", "one"), question("no")]
     scores = score_2_0(questions, {"yes": "", "no": ""})
-    assert {name: scores[name] for name in ("exact", "HasAns_exact", "NoAns_exact")} == {"exact": 50, "HasAns_exact": 0, "NoAns_exact": 100}
+    assert (scores["exact"], scores["HasAns_exact"], scores["NoAns_exact"]) == (50, 0, 100)
     assert score_2_0(questions, {"yes": "one", "no": "one"})["NoAns_f1"] == 0
     assert score_2_0(questions, {"yes": "one", "no": "..."})["NoAns_f1"] == 100  # nothing is left of it
 

@@ -45,7 +45,9 @@ def test_a_window_of_bert_has_segments(tmp_path):
     assert (encoded.ids.tolist(), encoded.types.tolist()) == (theirs["input_ids"], theirs["token_type_ids"])
 
 
-@pytest.mark.parametrize("answer", ["Rollo", "</s>", "Caf\u00e9s", "\U0001f600", "1066", "<mask>", "him", "the Norse </s> raiders"])
+@pytest.mark.parametrize(
+    "answer", ["Rollo", "</s>", "Caf\u00e9s", "\U0001f600", "1066", "<mask>", "him", "the Norse </s> raiders"]
+)
 def test_the_answers_tokens_give_its_text(reader_tokenizer, answer):
     encoded, window = one(question(_CONTEXT, answer), reader_tokenizer)
     first, last = (position - window.first for position in window.answer)
@@ -75,7 +77,7 @@ def test_a_small_window_leaves_nothing_out(reader_tokenizer):
 
 
 def test_too_small_a_window_is_refused(reader_tokenizer):
-    with pytest.raises(FinetuneError, match=r"--max-length 20 leaves -?\d+ tokens for the paragraph beside question q .*use at least"):
+    with pytest.raises(FinetuneError, match=r"--max-length 20 leaves -?\d+ tokens .* beside question q .*use at least"):
         one(question("x " * 50, text="who " * 30), reader_tokenizer, WindowOptions(max_length=20))
 
 

@@ -75,7 +75,9 @@ def test_fault_of_wsc_is_named_by_file_and_line(tmp_path, change, message):
     assert str(error.value).startswith(f"{path}, line 2: ") and message in str(error.value)
 
 
-@pytest.mark.parametrize("row, message", [("0\tNo word here.\tNone.\t1", "no pronoun"), (f"0\t{_SENTENCE}\tIt fits.\t2", "unknown label '2'")])
+@pytest.mark.parametrize(
+    "row, message", [("0\tNo word here.\tNone.\t1", "no pronoun"), (f"0\t{_SENTENCE}\tIt fits.\t2", "unknown label '2'")]
+)
 def test_fault_of_wnli_is_named_by_file_and_line(tmp_path, row, message):
     path = tmp_path / "dev.tsv"
     path.write_text(f"index\tsentence1\tsentence2\tlabel\n{row}\n")
@@ -94,11 +96,12 @@ def test_found_pronouns_are_superglues(shared_data):
     assert len(wnli) == 146
 
 
-def test_candidates_neither_hold_the_pronoun_nor_in_training_the_query():
-    phrases = [(_SENTENCE.index(p), _SENTENCE.index(p) + len(p)) for p in ("The trophy", "trophy", "the brown suitcase", "suitcase", "it is")]
+def test_candidates_hold_neither_the_pronoun_nor_the_query():
+    texts = ("The trophy", "trophy", "the brown suitcase", "suitcase", "it is")
+    phrases = [(_SENTENCE.index(text), _SENTENCE.index(text) + len(text)) for text in texts]
     pronoun = (_SENTENCE.index("it is"), _SENTENCE.index("it is") + 2)
-    assert candidates(_SENTENCE, phrases, pronoun, "trophy", training=True) == ["the brown suitcase", "suitcase"]
-    assert candidates(_SENTENCE, phrases, pronoun, "trophy", training=False) == ["The trophy", "the brown suitcase", "suitcase"]
+    assert candidates(_SENTENCE, phrases, pronoun, "the trophy") == ["the brown suitcase", "suitcase"]
+    assert candidates("Ann saw Joanne, who slept.", [(0, 3), (8, 14)], (16, 19), "Ann") == ["Joanne"]
 
 
 def test_margin_loss():

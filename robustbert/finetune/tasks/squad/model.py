@@ -39,7 +39,9 @@ def load_span_model(folder, with_answerability: bool) -> torch.nn.Module:
     return load_finetuned(folder, AutoModelForQuestionAnswering)
 
 
-def span_scores(model: torch.nn.Module, inputs: dict[str, torch.Tensor]) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor | None]:
+def span_scores(
+    model: torch.nn.Module, inputs: dict[str, torch.Tensor]
+) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor | None]:
     """start_BS, end_BS and the logit of no answer (B,), None of a model without that classifier; fp32.
 
     Scores at padding are the lowest number: they take no part in a softmax.

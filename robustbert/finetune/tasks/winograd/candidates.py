@@ -30,20 +30,19 @@ def noun_phrases(texts: Sequence[str]) -> Iterator[list[tuple[int, int]]]:
         )
 
 
-def candidates(text: str, phrases: list[tuple[int, int]], pronoun: tuple[int, int], query: str, training: bool) -> list[str]:
+def candidates(text: str, phrases: list[tuple[int, int]], pronoun: tuple[int, int], query: str) -> list[str]:
     """The phrases that compete with the query for the pronoun's place, each once.
 
-    One that overlaps the pronoun is none. In training neither is one that holds the query or is held by it (`the trophy`,
-    `trophy`): it would be wrong to learn that it is wrong. Elsewhere only the query itself is left out.
+    One that overlaps the pronoun is none, neither is one that holds the query or is held by it (`the trophy`, `trophy`): it
+    means the same, and it would be wrong to learn that it is wrong.
     """
-    asked = query.lower()
+    asked = f" {query.lower()} "
     found: dict[str, str] = {}
     for start, end in phrases:
         phrase = text[start:end].strip()
-        lower = phrase.lower()
-        is_query = (lower in asked or asked in lower) if training else lower == asked
-        if phrase and not is_query and (end <= pronoun[0] or start >= pronoun[1]):
-            found.setdefault(lower, phrase)
+        words = f" {phrase.lower()} "
+        if phrase and words not in asked and asked not in words and (end <= pronoun[0] or start >= pronoun[1]):
+            found.setdefault(words, phrase)
     return list(found.values())
 
 

@@ -56,7 +56,7 @@ class WinogradTask(Task):
         chosen = [(i, example) for i, example in enumerate(examples) if example.label or not training]
         frame, items = pair_frame(tokenizer), []
         for (i, example), phrases in zip(chosen, noun_phrases([example.text for _, example in chosen])):
-            others = candidates(example.text, phrases, example.pronoun, example.query, training)
+            others = candidates(example.text, phrases, example.pronoun, example.query)
             filled = [_filled(example, phrase, tokenizer, frame) for phrase in (example.query, *others)]
             longest = max(len(encoded) for encoded, _ in filled)
             if longest > max_length:
