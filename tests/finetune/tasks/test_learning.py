@@ -41,7 +41,7 @@ def test_race_is_learned(tmp_path, shared_data, real_reader_model):
 def test_wnli_ranking_is_learned(tmp_path, shared_data, real_reader_model):
     pytest.importorskip("spacy", reason="spaCy is not installed: pip install '.[wnli]'")
     data = winograd_folder(shared_data, tmp_path / "data")
-    assert learned("wnli-ranking", data, tmp_path / "out", real_reader_model, epochs=20) > 0.95
+    assert learned("wnli-ranking", data, tmp_path / "out", real_reader_model, epochs=12) > 0.95
 
 
 @pytest.mark.slow
