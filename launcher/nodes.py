@@ -35,7 +35,8 @@ class NodePool:
         if is_certain:
             self._leave_out(node, "its memory or its arithmetic is at fault")
         elif self.failures[node] >= self.config.fault_tolerance.max_node_failures:
-            self._leave_out(node, f"failed {self.failures[node]} times (fault_tolerance.max_node_failures)")
+            times = "once" if self.failures[node] == 1 else f"{self.failures[node]} times"
+            self._leave_out(node, f"failed {times} (fault_tolerance.max_node_failures)")
 
     def choose(self) -> list[str]:
         """The nodes for the next attempt: cluster.nodes of them, or the most that a valid layout can use.
