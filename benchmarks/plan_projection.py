@@ -143,13 +143,12 @@ def best_rates(rounds: list[list[dict[str, float]]]) -> dict[str, float]:
 def as_lines(layouts: list[Layout], rates: dict[str, float]) -> list[str]:
     """The table of a record."""
     profile = load_profile(PROFILE)
-    lines = [f"{'':<34} {'projected':>9} {'processor time':>16} {'wall time':>16} {'projected /':>11}"]
-    lines.append(f"{'seconds of a step':<34} {'':>9} {'least   median':>16} {'least   median':>16} {'processor':>11}")
+    lines = [f"{'seconds of a step, medians':<34} {'projected':>9} {'processor':>9} {'wall':>8} {'projected/processor':>20}"]
     ratios = []
     for layout in layouts:
-        cells = " ".join(f"{min(times):>8.3f} {statistics.median(times):>7.3f}" for times in (layout.processor_s, layout.wall_s))
-        ratios.append(layout.projected_s / statistics.median(layout.processor_s))
-        lines.append(f"{layout.name:<34} {layout.projected_s:>9.3f} {cells} {ratios[-1]:>11.2f}")
+        processor, wall = statistics.median(layout.processor_s), statistics.median(layout.wall_s)
+        ratios.append(layout.projected_s / processor)
+        lines.append(f"{layout.name:<34} {layout.projected_s:>9.3f} {processor:>9.3f} {wall:>8.3f} {ratios[-1]:>20.2f}")
     lines += [f"median ratio: {statistics.median(ratios):.2f}", "", f"{'rate':<20} {'measured':>10} {'profile':>10}"]
     for name, value in rates.items():
         section, _, key = name.partition(".")

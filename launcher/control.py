@@ -44,7 +44,8 @@ def describe(status: RunStatus) -> str:
     if status.detail:
         lines.append(f"{status.state:11} {status.detail}")
     for event in held_stragglers(status.run.events()):
-        lines.append(f"slow        rank {event['rank']} on {event['host']}: {event['ratio']} times its stage's median, since step {event['step']}")
+        who = f"rank {event['rank']} on {event['host']}"
+        lines.append(f"slow        {who}: {event['ratio']} times its stage's median, since step {event['step']}")
     lines.append(f"next        {way_on(status)}")
     lines.append("")
     for event in status.run.events()[-NUM_EVENTS:]:

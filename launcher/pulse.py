@@ -1,4 +1,6 @@
-"""Signs of life of one process and its reports, sent to the supervisor from a thread of its own; on request, the stacks of all its threads.
+"""Signs of life of one process and its reports, sent from a thread of its own; on request, the stacks of all its threads.
+
+They go to the supervisor, the reports also to the node's exporter.
 
 A process whose supervisor cannot be reached any more ends itself: it may be on a node that was cut off, while the run
 goes on elsewhere and writes to the same directory.

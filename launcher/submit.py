@@ -59,7 +59,7 @@ def resume(options: argparse.Namespace, programs: Programs) -> int:
     scheduler = find_scheduler(config.cluster.scheduler)
     scheduler.check(config.cluster)
     scheduler.find_starter()
-    _check_extras(config)
+    check_extras(config)
     status = read_status(run)
     name = run_argument(run)
     if status.is_alive or status.state == "queued":
@@ -144,12 +144,17 @@ def _refusal(check: Callable[[], None]) -> str | None:
     return None
 
 
-def check_needs(config: RunConfig) -> None:
-    """ConfigError where the tokenizer, a corpus or a package that the configuration asks for is not there, or sizes do not fit."""
+def check_extras(config: RunConfig) -> None:
+    """ConfigError where a package is missing that the configuration asks for beyond install_requires."""
     if config.monitoring.tensorboard and importlib.util.find_spec("tensorboard") is None:
         raise ConfigError(
             "monitoring.tensorboard: true needs the package tensorboard; pip install 'robustbert[tensorboard]', or leave it false"
         )
+
+
+def check_needs(config: RunConfig) -> None:
+    """ConfigError where the tokenizer, a corpus or a package that the configuration asks for is not there, or sizes do not fit."""
+    check_extras(config)
     from robustbert.data.prepare import check_sources  # reads files; not needed by the other commands
 
     check_sources(config.data)

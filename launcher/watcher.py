@@ -14,7 +14,6 @@ from launcher.exporters.run_metrics import JobView, collect
 from launcher.exporters.server import NoFreePort, serve, target_address
 from launcher.exporters.targets import TargetsFile
 from launcher.heartbeats import Heartbeats
-from launcher.nodes import THIS_MACHINE
 from launcher.stragglers import Stragglers
 from robustbert.config import RunConfig
 from robustbert.json_lines import say_error
@@ -99,7 +98,7 @@ class Watcher:
         pulses = self._heartbeats.pulses() if self._heartbeats else {}
         host, bind = socket.gethostname(), self._options.bind_address
         nodes = {
-            pulse.host: target_address(pulse.exporter_port, bind, host if pulse.host == THIS_MACHINE else pulse.host)
+            pulse.host: target_address(pulse.exporter_port, bind, pulse.host)
             for pulse in pulses.values()
             if pulse.exporter_port is not None and pulse.is_connected
         }
@@ -108,6 +107,7 @@ class Watcher:
     def _push(self) -> None:
         from prometheus_client import push_to_gateway
 
+        self._figures.end()
         where = self._options.push_gateway
         try:
             push_to_gateway(where, "robustbert", self._registry, {"run": self._run.path.name}, timeout=PUSH_TIMEOUT_S)

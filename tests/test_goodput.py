@@ -121,7 +121,7 @@ def test_activities_add_up_to_the_elapsed_time_and_spans_have_no_gaps(record, la
 @given(st.lists(st.tuples(st.integers(1, 30), st.integers(0, 30)), min_size=1, max_size=8))
 @settings(max_examples=100, deadline=None)
 def test_no_step_is_training_twice(attempts):
-    """Attempts of (steps computed, steps of those that a checkpoint keeps), a second a step: training is the furthest step's seconds."""
+    """Attempts of (steps computed, steps that a checkpoint keeps), a second a step: training is the furthest step's seconds."""
     at, kept, furthest = 0.0, 0, 0
     events, metrics = [event(at, "submitted")], []
     for num_steps, num_kept in attempts:

@@ -81,3 +81,18 @@ def test_only_the_configuration_parses_yaml():
         if "yaml" in imported_modules(path)
     ]
     assert parsers == ["robustbert/config/yaml_file.py"]
+
+
+def test_what_watches_runs_imports_no_training():
+    """`launcher report`, `top` and `monitor` answer without torch; the dashboards' code needs nothing of ours."""
+    files = [ROOT / "launcher" / "top.py", ROOT / "launcher" / "monitor.py", ROOT / "launcher" / "live_metrics.py"]
+    files += [path for area, path in files_of("launcher") if area == "report"]
+    allowed = {"config", "run_directory", "json_lines", "goodput"}
+    wrong = [
+        f"{path.relative_to(ROOT)} imports {name}"
+        for path in files
+        for name in imported_modules(path)
+        if name.split(".")[0] == "torch" or (name.startswith("robustbert.") and name.split(".")[1] not in allowed)
+    ]
+    wrong += [str(path) for _, path in files_of("monitoring") if {"robustbert", "launcher"} & {n.split(".")[0] for n in imported_modules(path)}]
+    assert not wrong, wrong

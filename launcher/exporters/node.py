@@ -70,9 +70,8 @@ class NodeReports:
             return gauge
 
         yield family("robustbert_rank_step", "The newest logged step of a rank.", "step")
-        yield family(
-            "robustbert_rank_step_part_seconds", "A step of the last interval by its parts, which add up to it; a mean.", "parts", "part"
-        )
+        parts = "A step of the last interval by its parts, which add up to it; a mean."
+        yield family("robustbert_rank_step_part_seconds", parts, "parts", "part")
         yield family("robustbert_rank_own_seconds", "A step of the last interval without its collectives; a mean.", "own_s")
         yield family("robustbert_rank_memory_bytes", "Memory of a rank's process.", "memory", "kind")
         yield family("robustbert_rank_report_timestamp_seconds", "When a rank made its newest report.", "time")

@@ -25,7 +25,7 @@ class NodeExporter:
         self._command += ["--port", str(config.prometheus_port), "--bind", config.bind_address, "--parent", str(os.getpid())]
 
     def start(self) -> None:
-        """Returns at once. The thread lives as long as this process: the kernel ends the exporter with the thread that started it."""
+        """Returns at once. The thread stays: the kernel ends the exporter with the thread that started it."""
         threading.Thread(target=self._keep, name="node exporter", daemon=True).start()
 
     def _keep(self) -> None:

@@ -47,6 +47,12 @@ class RunFigures:
             self._take_line(line)
         self._ledger.add((e for e in events if "time" in e), (line for line in lines if "time" in line))
 
+    def end(self) -> None:
+        """The supervision ends: a run that was stopping has stopped."""
+        self.update()
+        if self.state == "stopping":
+            self.state = "stopped"
+
     def run_seconds(self, now: float) -> dict[str, float]:
         """By activity; they never fall."""
         return self._ledger.settle(now)

@@ -97,7 +97,8 @@ def _of_time(figures: RunFigures, now: float) -> Iterator:
     seconds = figures.run_seconds(now)
     values = {(activity,): seconds[activity] for activity in ACTIVITIES}
     yield _labelled("robustbert_run_seconds", "Time since the run was submitted.", ("activity",), values, is_counter=True)
-    yield _gauge("robustbert_goodput_ratio", "Share of the time since submission in which training got further.", figures.goodput(now))
+    share = "Share of the time since submission in which training got further."
+    yield _gauge("robustbert_goodput_ratio", share, figures.goodput(now))
 
 
 def _of_checkpoints(config: RunConfig, figures: RunFigures) -> Iterator:
@@ -121,7 +122,8 @@ def _of_ranks(job: JobView, stragglers: Stragglers, now: float) -> Iterator:
     yield _gauge("robustbert_slowest_rank", "The rank furthest above its pipeline stage's median.", slowest and slowest.rank)
     yield _gauge("robustbert_slowest_rank_ratio", "Its own time over that median.", slowest and slowest.ratio)
     held = {(str(pace.rank), pace.host): pace.ratio for pace in list(stragglers.held.values())}  # it changes in another thread
-    yield _labelled("robustbert_straggler", "Ranks that have been slow for some time: own time over the median.", ("rank", "host"), held)
+    slow = "Ranks that have been slow for some time: own time over the median of the stage."
+    yield _labelled("robustbert_straggler", slow, ("rank", "host"), held)
 
 
 def _gauge(name: str, help: str, value: float | None):

@@ -20,7 +20,7 @@ class TargetsFile:
         self._has_complained = False
 
     def update(self, supervisor: tuple[str, str], nodes: dict[str, str]) -> None:
-        """supervisor: (host, address); nodes: their exporters' addresses by host. On a full disk it is tried again, and said once."""
+        """supervisor: (host, address); nodes: their exporters' addresses by host. On a full disk it is tried again."""
         content = {"supervisor": supervisor, "nodes": dict(sorted(nodes.items()))}
         if content == self._written:
             return

@@ -25,8 +25,13 @@ def thin(values: np.ndarray, max_points: int = MAX_POINTS) -> np.ndarray:
     return np.array(sorted(kept))
 
 
-def smooth(values: np.ndarray, window: int) -> np.ndarray:
-    """Mean of the last `window` finite values at each place; NaN where there is none."""
+def smooth(values: np.ndarray, steps: np.ndarray, window: int) -> np.ndarray:
+    """Mean of the last `window` finite values at each place, none from before a return to an earlier step; NaN where there is none."""
+    parts = np.split(values, np.flatnonzero(np.diff(steps) <= 0) + 1)
+    return np.concatenate([_running_mean(part, window) for part in parts])
+
+
+def _running_mean(values: np.ndarray, window: int) -> np.ndarray:
     finite = np.isfinite(values)
     sums = np.concatenate(([0.0], np.cumsum(np.where(finite, values, 0.0))))
     counts = np.concatenate(([0], np.cumsum(finite)))

@@ -96,13 +96,17 @@ def _panel(curve: _Curve, records: list[RunRecord]) -> Panel:
         figure.add_trace(_line(record, values, "as logged" if is_smoothed else "", colour, opacity=0.3 if is_smoothed else 1.0))
         if is_smoothed:
             window = max(5, len(values) // 50)
-            figure.add_trace(_line(record, smooth(values, window), f"mean of {window}", colour, width=2.2))
+            figure.add_trace(_line(record, smooth(values, record.column("step"), window), f"mean of {window}", colour, width=2.2))
         if curve.key in ("loss", "perplexity"):
             _add_held_out(figure, record, colour, as_loss=curve.key == "loss")
             _add_not_finite(figure, record, values)
         if curve.key == "loss":
             _add_events(figure, record, values)
-    figure.update_yaxes(type="log" if curve.is_log else "linear", tickformat=".0%" if curve.is_share else None)
+    figure.update_yaxes(
+        type="log" if curve.is_log else "linear",
+        tickformat=".0%" if curve.is_share else None,
+        exponentformat="SI" if curve.is_log else None,
+    )
     return Panel(curve.title, figure, curve.note)
 
 

@@ -66,7 +66,7 @@ def _loss(record: RunRecord) -> Iterator[Finding]:
         is_now = broken[-1] == len(loss) - 1
         text = f"the loss is not finite at step {step}" if is_now else f"the loss was not finite, last at step {step}"
         way = "lower optim.lr, or precision: bf16" if is_now else ""
-        yield Finding(BAD if is_now else WARNING, f"{text} ({len(broken)} logged steps)", way)
+        yield Finding(BAD if is_now else WARNING, f"{text} ({_count(broken, 'logged step')})", way)
 
 
 def _optimizer(record: RunRecord) -> Iterator[Finding]:
@@ -83,12 +83,12 @@ def _checkpoints(record: RunRecord) -> Iterator[Finding]:
     saves = [checkpoint for checkpoint in record.checkpoints if checkpoint.outcome in ("kept", "removed")]
     failed = [checkpoint for checkpoint in record.checkpoints if checkpoint.outcome == "failed"]
     if failed:
-        later = any(save.time > failed[-1].time for save in saves)
-        what = f"{len(failed)} writes of a checkpoint failed, last at step {failed[-1].step}: {failed[-1].reason}"
+        later = any(save.time >= failed[-1].time for save in saves)
+        what = f"{_count(failed, 'write')} of a checkpoint failed, last at step {failed[-1].step}: {failed[-1].reason}"
         yield Finding(WARNING if later else BAD, what, "" if later else "look at the space and the rights of the run's disk")
     rejected = [checkpoint for checkpoint in record.checkpoints if checkpoint.outcome == "rejected"]
     if rejected:
-        yield Finding(WARNING, f"{len(rejected)} checkpoints were found broken and set aside, last: {rejected[-1].reason}")
+        yield Finding(WARNING, f"{_count(rejected, 'checkpoint')} found broken and set aside, last: {rejected[-1].reason}")
     if record.config and record.status.is_alive and record.metrics:
         since = record.status.step - (saves[-1].step if saves else 0)
         if since > 2 * record.config.checkpoint.interval:
@@ -97,15 +97,15 @@ def _checkpoints(record: RunRecord) -> Iterator[Finding]:
 
 
 def _failures(record: RunRecord) -> Iterator[Finding]:
-    for names, text in (
-        (("rank_lost", "hang"), "failures of the job"),
-        (("rolled_back",), "rollbacks to an earlier checkpoint"),
-        (("replicas_differ",), "times the replicas' weights differed"),
-        (("node_left_out",), "nodes left out"),
-        (("summary_failed",), "failures of the summary"),
+    for names, noun, rest in (
+        (("rank_lost", "hang"), "failure", " of the job"),
+        (("rolled_back",), "rollback", " to an earlier checkpoint"),
+        (("replicas_differ",), "difference", " between the replicas' weights"),
+        (("node_left_out",), "node", " left out"),
+        (("summary_failed",), "failure", " of the summary"),
     ):
         if events := record.events_named(*names):
-            yield Finding(WARNING, f"{len(events)} {text}, last: {events[-1].get('reason') or _fields(events[-1])}")
+            yield Finding(WARNING, f"{_count(events, noun)}{rest}, last: {events[-1].get('reason') or _fields(events[-1])}")
     open_stragglers = {}
     for event in record.events_named("straggler", "straggler_over"):
         open_stragglers.pop(event.get("rank"), None)
@@ -149,6 +149,10 @@ def _learning(record: RunRecord) -> Iterator[Finding]:
         if reached and unigram and not reached < unigram:
             text = f"held-out perplexity {reached:,.1f} is not below {unigram:,.1f}, that of token frequency alone: no context was learned"
             yield Finding(BAD, text)
+
+
+def _count(things, noun: str) -> str:
+    return f"{len(things)} {noun}{'' if len(things) == 1 else 's'}"
 
 
 def _fields(event: dict) -> str:

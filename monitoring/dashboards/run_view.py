@@ -20,6 +20,7 @@ from monitoring.dashboards.panels import (
 
 RUN = '{run="$run"}'
 RANKS = '{run="$run", node=~"$node"}'
+_HEARD = f"robustbert_rank_heartbeat_timestamp_seconds{RUN}"
 
 
 def build():
@@ -99,7 +100,7 @@ def _ranks() -> list:
         curves("Memory", query(f"max by (kind) (robustbert_rank_memory_bytes{RANKS})", "{{kind}}, largest rank"), unit="bytes",
                is_from_zero=True),
         curves("Heartbeats: the oldest",
-               query(f"max(timestamp(robustbert_rank_heartbeat_timestamp_seconds{RUN}) - (robustbert_rank_heartbeat_timestamp_seconds{RUN} > 0))", "age"), unit="s",
+               query(f"max(timestamp({_HEARD}) - ({_HEARD} > 0))", "age"), unit="s",
                is_from_zero=True, width=12, about="When they were asked; processes beat every second."),
         states("Ranks up", query(f"robustbert_rank_up{RUN}", "{{rank}}"), width=12, height=8,
                names={0: ("silent", STATES["failed"]), 1: ("up", STATES["running"])}),

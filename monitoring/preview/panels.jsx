@@ -49,9 +49,10 @@ function tableFrame(panel) {
     const column = panel.targets.length > 1 ? `Value #${target.refId}` : 'Value';
     rows.set(key, {...labels, ...rows.get(key), [column]: Number(value[1])});
   }));
-  const {renameByName: headings, excludeByName: hidden} = panel.transformations.find(one => one.id === 'organize').options;
+  const {renameByName: headings, excludeByName: hidden, indexByName: order} = panel.transformations.find(one => one.id === 'organize').options;
   const all = [...rows.values()];
-  const columns = [...new Set([...Object.keys(headings), ...all.flatMap(Object.keys)])].filter(name => !hidden[name] && all.some(one => name in one));
+  const columns = [...new Set([...Object.keys(headings), ...all.flatMap(Object.keys)])].filter(name => !hidden[name] && all.some(one => name in one))
+    .sort((one, other) => (order[one] ?? 99) - (order[other] ?? 99));
   const units = Object.fromEntries((panel.fieldConfig?.overrides ?? []).map(({matcher, properties}) =>
     [matcher.options, properties.find(({id}) => id === 'unit')?.value]));
   const fields = columns.map(name => ({

@@ -23,6 +23,8 @@ COLUMNS = {
     "cola": (Column("dev", "matthews", "CoLA"),),
     "sts-b": (Column("dev", "pearson_and_spearman", "STS"),),
     "wnli": (Column("dev", "accuracy", "WNLI"),),
+    "qnli-ranking": (Column("dev", "accuracy", "QNLI ranking"),),  # the paper shows classification
+    "wnli-ranking": (Column("dev", "accuracy", "WNLI"),),
     "squad1.1": (Column("dev", "exact_match", "SQuAD 1.1 EM"), Column("dev", "f1", "SQuAD 1.1 F1")),
     "squad2.0": (Column("dev", "exact_match", "SQuAD 2.0 EM"), Column("dev", "f1", "SQuAD 2.0 F1")),
     "race": (

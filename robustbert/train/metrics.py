@@ -65,12 +65,13 @@ class Metrics:
         if state.step % self._config.train.log_interval and not is_last:
             return
         times = self._times.take()
-        line = self._line(state, total, update, batches, times)
+        report = self._rank_report(state.step, times)
         if self._mesh.is_main:
+            report["metrics"] = line = self._line(state, total, update, batches, times)
             self._run.append_metrics(line)
             if self._tensorboard:
                 self._tensorboard.show(line)
-        self._progress.report(self._rank_report(state.step, times) | ({"metrics": line} if self._mesh.is_main else {}))
+        self._progress.report(report)
         self._steps = self._tokens = self._flops = 0
 
     def _line(self, state: TrainState, total: LossSum, update: Update, batches: TrainBatches, times: IntervalTimes) -> dict:

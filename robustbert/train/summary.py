@@ -3,12 +3,14 @@
 `python -m robustbert.train.summary RUN_DIR` is what the launcher calls after training.
 """
 
+import os
 import sys
 import warnings
 from pathlib import Path
 
 import numpy as np
 
+from robustbert.checkpoint.manifest import committed_checkpoints
 from robustbert.config import load_config
 from robustbert.convert.convert import convert
 from robustbert.data.prepare import prepared_data
@@ -20,10 +22,8 @@ _WORDS_OF_AN_EXAMPLE = range(8, 22)
 
 
 def summarise(run: RunDirectory) -> str:
-    """Convert the run's newest checkpoint to converted/huggingface unless that exists; the summary as text."""
-    output = run.converted / "huggingface"
-    if not output.exists():
-        convert(run.path, "huggingface", output)
+    """Convert the run's newest checkpoint, unless that is done; the summary as text."""
+    output = converted_newest(run)
     finished = next((event for event in reversed(run.events()) if event["event"] == "finished"), None)
     lines = []
     if finished and finished["heldout_perplexity"] is not None:
@@ -47,6 +47,18 @@ def summarise(run: RunDirectory) -> str:
         lines += ["", "held-out sentences, one word hidden:"]
         lines += [line for sentence in sentences for line in fill_mask(output, *sentence)]
     return "\n".join(lines)
+
+
+def converted_newest(run: RunDirectory) -> Path:
+    """converted/huggingface: a link to the newest checkpoint's model; those of earlier ends of the run stay beside it."""
+    newest = committed_checkpoints(run.checkpoints)[-1]
+    model, link = run.converted / f"huggingface_{newest.name}", run.converted / "huggingface"
+    if not model.exists():
+        convert(newest, "huggingface", model)
+    draft = run.converted / f".link_{os.getpid()}"
+    draft.symlink_to(model.name)
+    draft.replace(link)
+    return link
 
 
 def held_out_sentences(run: RunDirectory) -> list[tuple[str, str]]:

@@ -16,7 +16,7 @@ from robustbert.convert.fairseq_file import read_model_file
 from robustbert.convert.fairseq_import import mended_for_fairseq
 from robustbert.convert.fairseq_plain import PlainFairseqModel, PlainFairseqTokenizer
 
-TEXTS = ["Hello world!", "The quick brown fox does not mind the dog at all, and  two spaces\nare kept."]
+TEXTS = ["Hello world!", "The dog does  not\nmind."]  # within the 40 positions of the small model, of 300 pieces
 
 
 @torch.no_grad()

@@ -92,6 +92,7 @@ def deadly(function, counter, number):
     return step
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("held_out", [False, True], ids=["near-duplicates-removed", "held-out"])
 def test_killed_before_any_step_it_resumes_to_the_same_bytes(held_out, tokenizer, tmp_path, monkeypatch):
     monkeypatch.setattr(indexing, "_JOURNAL_INTERVAL_S", 0.0)

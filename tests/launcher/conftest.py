@@ -58,7 +58,7 @@ class LauncherFolder:
         self._started.append(process)
         return process
 
-    def finish(self, process: subprocess.Popen, timeout_s: float = 30) -> subprocess.CompletedProcess:
+    def finish(self, process: subprocess.Popen, timeout_s: float = 90) -> subprocess.CompletedProcess:
         """Wait for the command; everything is killed where it takes longer."""
         try:
             output, errors = process.communicate(timeout=timeout_s)
@@ -68,10 +68,10 @@ class LauncherFolder:
             raise AssertionError(f"took longer than {timeout_s} s\n{output}\n{errors}\n{self.logs()}") from None
         return subprocess.CompletedProcess(process.args, process.returncode, output, errors)
 
-    def launcher(self, *arguments: str, timeout_s: float = 30, **environment: str) -> subprocess.CompletedProcess:
+    def launcher(self, *arguments: str, timeout_s: float = 90, **environment: str) -> subprocess.CompletedProcess:
         return self.finish(self.start(*arguments, **environment), timeout_s)
 
-    def wait_for(self, condition, timeout_s: float = 20):
+    def wait_for(self, condition, timeout_s: float = 60):
         """Wait until condition() is true and return its value."""
         deadline = time.monotonic() + timeout_s
         while not (value := condition()):

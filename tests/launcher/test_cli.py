@@ -10,7 +10,7 @@ import pytest
 from launcher.supervisor_record import SupervisorRecord
 from robustbert.config import dump_config, load_config
 
-pytestmark = pytest.mark.timeout(60)
+pytestmark = pytest.mark.timeout(240)
 
 
 def make_run(launching, name="small", *events, steps=10):

@@ -144,6 +144,16 @@ def test_no_counter_falls_when_training_goes_back_and_a_new_supervisor_counts_th
     assert (again.tokens.total, again.skipped_steps.total) == seen[-1]
 
 
+def test_a_run_that_was_stopping_has_stopped_at_the_end(run):
+    figures = RunFigures(run)
+    for event, state in [("submitted", "preparing"), ("started", "running"), ("stopping", "stopping"), ("preempted", "stopping")]:
+        run.append_event(event, step=3)
+        figures.update()
+        assert figures.state == state
+    figures.end()
+    assert figures.state == "stopped" and figures.run_seconds(time.time() + 100)["waiting"] < 50
+
+
 def test_what_fails_costs_one_line_and_not_the_run(run, capfd):
     watcher = Watcher(run, config_of(run, prometheus_port=None))
 
@@ -218,7 +228,8 @@ def test_a_node_exporter_serves_its_ranks_comes_back_when_killed_and_ends_with_i
             sender.send(REPORT)
         series = wait_for(lambda: series if len(series := scrape(port)) == 2 * 9 else None)
         assert series['robustbert_rank_step_part_seconds{part="collectives",rank="1"}'] == 0.5
-        assert series['robustbert_rank_memory_bytes{kind="host",rank="0"}'] == 1000 and series['robustbert_rank_step{rank="0"}'] == 7
+        assert series['robustbert_rank_memory_bytes{kind="host",rank="0"}'] == 1000
+        assert series['robustbert_rank_step{rank="0"}'] == 7
         (exporter,) = psutil.Process(process.pid).children()
         assert not any("libtorch" in mapped.path for mapped in exporter.memory_maps())
         exporter.kill()

@@ -7,7 +7,7 @@ import time
 
 import pytest
 
-pytestmark = [pytest.mark.timeout(60), pytest.mark.faults]
+pytestmark = [pytest.mark.timeout(240), pytest.mark.faults]
 
 
 def test_run_from_submit_to_summary(launching):

@@ -31,18 +31,33 @@ def scaled(text: str) -> str:
     return re.sub(r"((?:^\s*for: |\[))(\d+)([smh])", shorter, text, flags=re.MULTILINE)
 
 
+def alertmanager_server(folder: Path) -> Server:
+    """An Alertmanager that keeps what it is told; started by launcher.monitor.started."""
+    folder.mkdir(parents=True)
+    (folder / "alertmanager.yml").write_text("route: {receiver: nobody}\nreceivers: [{name: nobody}]\n")
+    address = f"127.0.0.1:{free_port()}"
+    command = ["prometheus-alertmanager", f"--config.file={folder / 'alertmanager.yml'}", f"--storage.path={folder / 'data'}"]
+    command += [f"--web.listen-address={address}", "--cluster.listen-address="]
+    return Server("alertmanager", command, f"http://{address}", "/-/ready", folder / "alertmanager.log")
+
+
+def free_port() -> int:
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        return free.getsockname()[1]
+
+
 class FastPrometheus:
     """Its files in `folder`, for the runs below `runs`; `server` is started by launcher.monitor.started."""
 
-    def __init__(self, folder: Path, runs: Path):
+    def __init__(self, folder: Path, runs: Path, alertmanager: Server | None = None):
         (folder / "rules").mkdir(parents=True)
         (runs / ".prometheus").mkdir(parents=True)
         for path in (FOLDER / "rules").glob("*.yml"):
             (folder / "rules" / path.name).write_text(scaled(path.read_text()))
-        text = build_configuration(runs).replace(str(FOLDER / "rules"), str(folder / "rules"))
+        told = alertmanager and alertmanager.url.removeprefix("http://")
+        text = build_configuration(runs, told).replace(str(FOLDER / "rules"), str(folder / "rules"))
         (folder / "prometheus.yml").write_text(re.sub(r"(_interval:) 15s", r"\1 1s", text))
-        with socket.create_server(("127.0.0.1", 0)) as free:
-            port = free.getsockname()[1]
+        port = free_port()
         command = ["prometheus", f"--config.file={folder / 'prometheus.yml'}", f"--storage.tsdb.path={folder / 'data'}"]
         command.append(f"--web.listen-address=127.0.0.1:{port}")
         self.server = Server("prometheus", command, f"http://127.0.0.1:{port}", "/-/ready", folder / "prometheus.log")

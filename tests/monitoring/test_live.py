@@ -3,21 +3,24 @@
 One run of four processes goes through everything; tests/monitoring/scaled.py says how time is made to pass faster.
 """
 
+import contextlib
 import json
 import os
 import shutil
 import signal
 import time
+import urllib.request
 
 import psutil
 import pytest
 
 from launcher.job_env import find_rank
-from launcher.monitor import started
+from launcher.monitor import Server, started
 from launcher.processes import job_processes
 from launcher.supervisor_record import read_supervisor
+from robustbert.config import load_config
 from tests.faults.lab import FaultLab
-from tests.monitoring.scaled import FastPrometheus
+from tests.monitoring.scaled import FastPrometheus, alertmanager_server
 from tests.monitoring.shipped import alerts, panel_queries, substituted
 
 pytestmark = [pytest.mark.cluster, pytest.mark.slow, pytest.mark.faults, pytest.mark.timeout(900)]
@@ -26,9 +29,10 @@ ALERT_TIMEOUT_S = 180  # much more than it takes: other tests may share the mach
 # fp16 whose loss scale begins at its minimum; a straggler is one soon; two hosts, both of them this machine.
 OVERRIDES = (
     *("precision=fp16", "optim.initial_loss_scale=1.0", "optim.min_loss_scale=1.0", "optim.lr=1e-3"),
-    *("train.steps=100000", "train.log_interval=1", "checkpoint.interval=10", "train.global_batch_size=8"),
+    *("train.steps=100000", "train.log_interval=1", "checkpoint.interval=10", "train.eval_interval=25", "train.eval_sequences=16"),
     *(f"monitoring.prometheus_port={FIRST_PORT}", "monitoring.straggler_after_s=1", "monitoring.collectives_interval=1"),
-    *("cluster.processes_per_node=4", "cluster.scheduler=mpi", "fault_tolerance.max_node_failures=1", "fault_tolerance.hang_timeout_s=900", "fault_tolerance.startup_timeout_s=900"),
+    *("cluster.processes_per_node=4", "cluster.scheduler=mpi", "fault_tolerance.max_node_failures=1"),
+    *("fault_tolerance.hang_timeout_s=900", "fault_tolerance.startup_timeout_s=900"),
 )
 
 
@@ -41,8 +45,8 @@ class MoodyLab(FaultLab):
 class Watched:
     """The run, its Prometheus, and what has been seen of its alerts."""
 
-    def __init__(self, run, prometheus: FastPrometheus):
-        self.run, self.prometheus = run, prometheus
+    def __init__(self, run, prometheus: FastPrometheus, alertmanager: Server | None):
+        self.run, self.prometheus, self.alertmanager = run, prometheus, alertmanager
         self.fired: dict[str, str] = {}
 
     def be(self, **mood) -> None:
@@ -59,6 +63,11 @@ class Watched:
 
     def wait_for_alerts(self, *names: str) -> None:
         self.wait_until(f"alerts {names}", lambda: {f"Robustbert{name}" for name in names} <= set(self.fired))
+
+    def told(self) -> set[str]:
+        """The alerts that the Alertmanager has heard of and that go on."""
+        with urllib.request.urlopen(f"{self.alertmanager.url}/api/v2/alerts", timeout=30) as answer:
+            return {alert["labels"]["alertname"] for alert in json.load(answer)}
 
     def processes(self, text: str) -> list[psutil.Process]:
         mark = read_supervisor(self.run.run).job_mark
@@ -77,11 +86,13 @@ def watched(tmp_path):
     shell.write_text('#!/bin/sh\nshift\nexec sh -c "$*"\n')  # in place of ssh: both hosts are this machine
     shell.chmod(0o755)
     lab = MoodyLab(tmp_path)
-    prometheus = FastPrometheus(tmp_path / "prometheus", tmp_path / "runs")
-    hosts = f"cluster.hosts=[{os.uname().nodename},localhost]"
+    alertmanager = alertmanager_server(tmp_path / "alertmanager") if shutil.which("prometheus-alertmanager") else None
+    prometheus = FastPrometheus(tmp_path / "prometheus", tmp_path / "runs", alertmanager)
+    corpus = load_config(lab.config_file).data.train[0].path
+    own = (f"cluster.hosts=[{os.uname().nodename},localhost]", f"cluster.remote_shell={shell}", f"data.valid=[{{path: {corpus}}}]")
     try:
-        with started(prometheus.server):
-            yield Watched(lab.submit("moody", None, *OVERRIDES, hosts, f"cluster.remote_shell={shell}"), prometheus)
+        with started(prometheus.server), started(alertmanager) if alertmanager else contextlib.nullcontext():
+            yield Watched(lab.submit("moody", None, *OVERRIDES, *own), prometheus, alertmanager)
     finally:
         lab.close()
 
@@ -117,6 +128,8 @@ def test_every_alert_fires_and_every_panel_has_data(watched):
     watched.wait_for_alerts("RankMissing", "TrainingStalled")
     assert "rank 3" in watched.fired["RobustbertRankMissing"]
 
+    if watched.alertmanager:  # Debian's prometheus-alertmanager; without it the alerts are looked at in Prometheus only
+        watched.wait_until("the Alertmanager is told", lambda: "RobustbertRankMissing" in watched.told())
     empty = [(dashboard, title, expr) for dashboard, title, expr in panel_queries() if not prometheus.has_had(substituted(expr, "moody"), since)]
     assert not empty, empty
 

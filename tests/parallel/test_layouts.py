@@ -26,7 +26,7 @@ def one_process():
     return train(Job(), Layout(distributed_optimizer=False), Recipe())
 
 
-@pytest.mark.parametrize("name", LAYOUTS)
+@pytest.mark.parametrize("name", [pytest.param(n, marks=[pytest.mark.slow] if LAYOUTS[n].num_ranks == 8 else []) for n in LAYOUTS])
 def test_twenty_steps_equal_the_one_process_run(name, one_process):
     layout = LAYOUTS[name]
     histories = run_on_ranks(train, layout.num_ranks, layout, Recipe(), timeout_s=240)
@@ -42,7 +42,7 @@ def one_process_with_pairs():
     return train(Job(), Layout(distributed_optimizer=False), PAIRS)
 
 
-@pytest.mark.parametrize("name", ["tp2", "pp2", "dp2-distributed-optimizer", "tp2-dp2-sequence-parallel", "tp2-pp2"])
+@pytest.mark.parametrize("name", ["tp2", "pp2", "dp2-distributed-optimizer", *(pytest.param(n, marks=pytest.mark.slow) for n in ("tp2-dp2-sequence-parallel", "tp2-pp2"))])
 def test_pairs_in_micro_batches_of_different_widths_equal_the_one_process_run(name, one_process_with_pairs):
     layout = LAYOUTS[name]
     histories = run_on_ranks(train, layout.num_ranks, layout, PAIRS, timeout_s=240)

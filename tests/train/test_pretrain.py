@@ -25,7 +25,7 @@ TWO_RANKS = {
 }
 
 
-@pytest.mark.parametrize("name", TWO_RANKS)
+@pytest.mark.parametrize("name", [pytest.param(n, marks=[] if n in ("dp2-fp16", "pp2-segment-pair") else [pytest.mark.slow]) for n in TWO_RANKS])
 def test_a_run_stopped_and_resumed_is_bitwise_the_uninterrupted_run(name, tmp_path):
     config, whole = make_run(tmp_path, "whole", TWO_RANKS[name])
     assert run_on_ranks(train, 2, config, whole) == ["finished"] * 2
@@ -111,6 +111,20 @@ def run(finished_run, tmp_path):
     copy = type(original)(tmp_path / "run")
     shutil.copytree(original.path, copy.path)
     return config, copy
+
+
+def test_a_run_that_was_trained_on_is_converted_again_and_the_former_model_stays(run):
+    from robustbert.train.summary import converted_newest
+
+    _, copy = run
+    newest = committed_checkpoints(copy.checkpoints)[-1]
+    newest.rename(copy.path / "later")
+    link = converted_newest(copy)
+    assert link.resolve().name == "huggingface_step_00000010"
+    (copy.path / "later").rename(newest)
+    assert converted_newest(copy) == link and link.resolve().name == "huggingface_step_00000020"
+    weights = [load_file(copy.converted / f"huggingface_step_000000{step}" / "model.safetensors") for step in (10, 20)]
+    assert any(not tensor.equal(weights[1][name]) for name, tensor in weights[0].items())
 
 
 def test_finished_event_and_metrics_have_what_scripts_read(finished_run):

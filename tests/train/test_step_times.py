@@ -15,7 +15,7 @@ from robustbert.train.step_times import StepTimes
 from tests.train.small_run import make_run, train
 
 SLOW_S = 0.08  # added to each micro-batch of one rank
-STEPS = ("train.steps=6", "train.log_interval=3", "train.eval_interval=100")
+STEPS = ("train.steps=7", "train.log_interval=1", "train.eval_interval=100")
 STEPS += ("monitoring.collectives_interval=1", "cluster.processes_per_node=2")
 LAYOUTS = {"dp2": (), "tp2": ("parallel.tensor=2",), "pp2": ("parallel.pipeline=2",)}
 
@@ -28,7 +28,7 @@ def prepared(tmp_path_factory):
 
 
 def train_with_a_slow_rank(job, config, run, slow_rank):
-    """The last report of this rank, and whether torch is as it was before."""
+    """The reports of this rank, without the first steps', and whether torch is as it was before."""
     from robustbert.train import pretrain as loop
 
     wait, begin = Work.wait, loop._begin_micro_batch
@@ -37,10 +37,12 @@ def train_with_a_slow_rank(job, config, run, slow_rank):
         time.sleep(SLOW_S)
         begin(*arguments)
 
+    reports, report = [], job.progress.report
+    job.progress.report = lambda values: (reports.append(values), report(values))
     if job.rank == slow_rank:
         loop._begin_micro_batch = begin_late
     assert train(job, config, run) == "finished"
-    return job.progress.newest_report, Work.wait is wait
+    return reports[2:], Work.wait is wait
 
 
 @pytest.mark.parametrize("layout", LAYOUTS)
@@ -49,16 +51,18 @@ def test_a_slow_rank_shows_as_own_time_and_on_the_others_as_collectives(prepared
     config = load_config(prepared / "prepared.yaml", [f"run.dir={prepared}", f"run.name={layout}", *STEPS, *LAYOUTS[layout]])
     results = run_on_ranks(train_with_a_slow_rank, 2, config, RunDirectory(prepared / layout), 1)
     (fast, is_restored), (slow, _) = results
-    assert is_restored
+    assert is_restored and len(fast) == len(slow) == 5
     slept_s = SLOW_S * 8 / (2 * (2 if layout == "dp2" else 1))
-    assert slow["parts"]["forward_backward"] > 0.95 * slept_s
-    assert slow["own_s"] - fast["own_s"] > 0.6 * slept_s and slow["own_s"] > 1.3 * fast["own_s"]
-    assert fast["parts"]["collectives"] > 0.8 * slept_s
-    for report in (fast, slow):
+    # The least of the steps: on a machine with other work every time may be longer than it should, none is shorter.
+    fast_own_s, slow_own_s = (min(report["own_s"] for report in reports) for reports in (fast, slow))
+    assert slow_own_s - fast_own_s > 0.6 * slept_s and slow_own_s > slept_s
+    assert min(report["parts"]["forward_backward"] for report in slow) > slept_s
+    assert min(report["parts"]["collectives"] for report in fast) > 0.5 * slept_s
+    for report in (*fast, *slow):
         assert report["own_s"] == pytest.approx(sum(report["parts"].values()) - report["parts"]["collectives"])
-    assert fast["stage"] == 0 and slow["stage"] == (1 if layout == "pp2" else 0)
+    assert fast[0]["stage"] == 0 and slow[0]["stage"] == (1 if layout == "pp2" else 0)
     line = RunDirectory(prepared / layout).metrics()[-1]
-    assert line["collectives_s"] == fast["parts"]["collectives"]
+    assert line["collectives_s"] == fast[-1]["parts"]["collectives"]
 
 
 class FakeClock:

@@ -4,7 +4,7 @@ import math
 
 import pytest
 
-from launcher.submit import _check_extras
+from launcher.submit import check_extras
 from robustbert.config import ConfigError, load_config
 from robustbert.testing import run_on_ranks
 from robustbert.train.tensorboard import TensorBoard
@@ -51,8 +51,8 @@ def test_without_the_package_the_way_out_is_named(tmp_path, monkeypatch):
     config, _ = make_run(tmp_path, "run", ("monitoring.tensorboard=true",))
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
     with pytest.raises(ConfigError, match=r"pip install 'robustbert\[tensorboard\]'"):
-        _check_extras(config)
-    _check_extras(load_config(tmp_path / "run.yaml"))  # who does not ask for it does not need it
+        check_extras(config)
+    check_extras(load_config(tmp_path / "run.yaml"))  # who does not ask for it does not need it
 
 
 @pytest.mark.slow

@@ -5,6 +5,7 @@ import inspect
 import sysconfig
 import warnings
 from collections.abc import Iterator
+from itertools import chain
 from pathlib import Path
 
 from robustbert.data.errors import DataError
@@ -22,7 +23,7 @@ def python_prose() -> Iterator[str]:
     DataError where this Python has neither.
     """
     num_documents = 0
-    for document in (*_topics(), *_modules(Path(sysconfig.get_path("stdlib")))):
+    for document in chain(_topics(), _modules(Path(sysconfig.get_path("stdlib")))):
         num_documents += 1
         yield document
     if num_documents == 0:

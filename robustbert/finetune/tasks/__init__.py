@@ -9,6 +9,11 @@ FROM_MNLI = ("rte", "sts-b", "mrpc")  # the paper finetunes these from the model
 # name -> the module whose build(name) makes the Task
 MODULES = {
     **dict.fromkeys(GLUE, "robustbert.finetune.tasks.glue"),
+    **dict.fromkeys(("squad1.1", "squad2.0"), "robustbert.finetune.tasks.squad.task"),
+    "race": "robustbert.finetune.tasks.race.task",
+    # The paper's own forms of two of GLUE's tasks
+    "qnli-ranking": "robustbert.finetune.tasks.qnli_ranking",
+    "wnli-ranking": "robustbert.finetune.tasks.winograd.task",
 }
 
 

@@ -77,8 +77,7 @@ class TextTask(Task):
         """The mean of the models' probabilities (of their scores in a regression)."""
         if self.is_regression:
             return np.mean(outputs, axis=0)
-        exponents = np.exp(np.stack(outputs) - np.max(outputs, axis=-1, keepdims=True))
-        return np.log(np.mean(exponents / exponents.sum(-1, keepdims=True), axis=0))
+        return mean_of_probabilities(outputs)
 
     def predictions(self, examples: list[TextExample], items: list[Item], outputs: list[np.ndarray]) -> list:
         """The class with the largest logit, or the score."""
@@ -86,6 +85,12 @@ class TextTask(Task):
 
     def metrics(self, examples: list[TextExample], predictions: list) -> dict[str, float]:
         return self._score([example.label for example in examples], predictions)
+
+
+def mean_of_probabilities(logits: Sequence[np.ndarray]) -> np.ndarray:
+    """Logits of the mean of several models' probabilities; the last axis is the classes'."""
+    exponents = np.exp(np.stack(logits) - np.max(logits, axis=-1, keepdims=True))
+    return np.log(np.mean(exponents / exponents.sum(-1, keepdims=True), axis=0))
 
 
 def _int32(values) -> np.ndarray:

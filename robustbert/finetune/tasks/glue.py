@@ -108,8 +108,7 @@ class GlueTask(TextTask):
             said = [f"{min(max(score, SCORE_RANGE[0]), SCORE_RANGE[1]):.3f}" for score in predictions]
         else:
             said = [self.labels[i] for i in predictions]
-        lines = [f"{example.index}\t{text}" for example, text in zip(examples, said, strict=True)]
-        return {name: "\n".join(["index\tprediction", *lines, ""])}
+        return {name: leaderboard_file([example.index for example in examples], said)}
 
     def _label(self, row: Row) -> int | float:
         text = row[self._layout.label]
@@ -130,6 +129,12 @@ class GlueTask(TextTask):
 def build(name: str) -> GlueTask:
     """The task of this name."""
     return GlueTask(name, LAYOUTS[name])
+
+
+def leaderboard_file(indices: list[str], predictions: list[str]) -> str:
+    """The content of a file of GLUE's leaderboard."""
+    lines = [f"{index}\t{prediction}" for index, prediction in zip(indices, predictions, strict=True)]
+    return "\n".join(["index\tprediction", *lines, ""])
 
 
 def _file(folder: Path, split: str) -> Path:
