@@ -158,28 +158,27 @@ def glue(tmp_path_factory):
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(600)
 def test_glue_sweep_goes_from_mnli_to_the_leaderboard(tmp_path, glue, tiny_model, capfd):
-    folder, tasks = tmp_path / "sweep", "mnli,rte,cola"
-    words = ["glue", "--model", str(tiny_model), "--data", str(glue), "--output", str(folder), "--tasks", tasks, "--seeds", "1,2"]
+    folder, tasks = tmp_path / "sweep", "mnli,rte"
+    words = ["glue", "--model", str(tiny_model), "--data", str(glue), "--output", str(folder), "--tasks", tasks, "--seeds", "1,2", "--parallel", "2"]
     assert main([*words, *TINY], program=PROGRAM) == 0
     names = sorted(str(path.parent.relative_to(folder)) for path in folder.rglob("result.json"))
-    assert names == [f"first/runs/{task}/default/seed={seed}" for task in ("cola", "mnli") for seed in (1, 2)] + [
-        f"from-mnli/runs/rte/default/seed={seed}" for seed in (1, 2)
-    ]
+    assert names == [f"{stage}/default/seed={seed}" for stage in ("first/runs/mnli", "from-mnli/runs/rte") for seed in (1, 2)]
     result = json.loads((folder / "from-mnli/runs/rte/default/seed=1/result.json").read_text())
     assert "/first/runs/mnli/" in result["start_from"]
     table = (folder / "table.md").read_text()
-    assert "| | CoLA | MNLI-m | MNLI-mm | RTE |" in table or "| | MNLI-m | MNLI-mm | CoLA | RTE |" in table
+    assert "| | MNLI-m | MNLI-mm | RTE |" in table
     assert "rte, from a finetuned model" in table
 
     times = {path: path.stat().st_mtime_ns for path in folder.rglob("result.json")}
     assert main([*words, *TINY], program=PROGRAM) == 0
-    assert "all 4 members are done" in capfd.readouterr().out
+    assert "all 2 members are done" in capfd.readouterr().out
     assert times == {path: path.stat().st_mtime_ns for path in folder.rglob("result.json")}
     assert main([*words, *TINY, "--weight-decay", "0"], program=PROGRAM) == 2
     assert "belongs to a sweep of other commands" in capfd.readouterr().err
 
-    rows = {"CoLA.tsv": 8, "MNLI-m.tsv": 8, "MNLI-mm.tsv": 9, "AX.tsv": 5, "RTE.tsv": 8}
+    rows = {"MNLI-m.tsv": 8, "MNLI-mm.tsv": 9, "AX.tsv": 5, "RTE.tsv": 8}
     words = ["glue", "--submit", str(folder), "--size", "2", "--data", str(glue), "--output", str(tmp_path / "glue.zip")]
     options = _parser().parse_intermixed_args(words)
     assert commands.submit(options, Job(), rows) == 0
