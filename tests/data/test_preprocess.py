@@ -89,7 +89,7 @@ def test_bad_input_is_one_line_and_exit_code_2(text_file, tokenizer_dir, tmp_pat
 
 
 def start_endless(tmp_path, tokenizer_dir, num_workers):
-    """Start the command on a pipe that does not end, and wait until it has written something."""
+    """Start the command on a pipe that does not end, and wait until it has written something and noted it in its journal."""
     os.mkfifo(tmp_path / "pipe")
     keep_open = os.open(tmp_path / "pipe", os.O_RDWR)
     program = (
@@ -106,10 +106,15 @@ def start_endless(tmp_path, tokenizer_dir, num_workers):
     (tmp_path / "endless.py").write_text(program)
     arguments = ["--input", "pipe", "--tokenizer", tokenizer_dir, "--output", "corpus", "--workers", num_workers]
     process = subprocess.Popen(
-        [sys.executable, "endless.py", str(_REPOSITORY), *map(str, arguments)], cwd=tmp_path, stderr=subprocess.PIPE, text=True
+        [sys.executable, "endless.py", str(_REPOSITORY), *map(str, arguments)],
+        cwd=tmp_path,
+        stderr=subprocess.PIPE,
+        text=True,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # a shell's background job ignores it
     )
     text, partial, deadline = make_text(60).encode(), tmp_path / "corpus.bin.partial", time.monotonic() + 60
-    while not (partial.exists() and partial.stat().st_size):
+    journal = tmp_path / "corpus.journal"
+    while not (partial.exists() and partial.stat().st_size and len(journal.read_bytes().splitlines()) > 1):
         assert process.poll() is None and time.monotonic() < deadline, process.stderr.read()
         os.write(keep_open, text[:4000])
         time.sleep(0.02)
