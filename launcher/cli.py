@@ -1,31 +1,33 @@
-"""The `launcher` command: its options, and which function answers each of its verbs."""
+"""The `launcher` command: which function answers each of its verbs, and what becomes of its errors."""
 
 import argparse
+import importlib
 import os
 import sys
-from collections.abc import Callable
 from pathlib import Path
 
+from launcher.parsers import NOT_USABLE, build_parsers
 from launcher.programs import Programs
 from robustbert.run_directory import RunDirectory
 
-DESCRIPTION = "Starts, watches, resumes and stops pretraining runs."
-EPILOG = """\
-RUN is a run's name (a folder of --dir, by default runs) or its directory.
-
-example:
-  launcher submit configs/quickstart.yaml train.steps=300
-  launcher status
-  launcher resume quickstart
-"""
 BROKEN_PIPE = 141  # exit code: 128 + SIGPIPE, as of other commands
-NOT_USABLE = 2  # exit code: the command or the configuration cannot be used, nothing was changed
 
-
-class _Parser(argparse.ArgumentParser):
-    def error(self, message: str):
-        command = self.prog.split()
-        self.exit(NOT_USABLE, f"launcher: error: {message}; see {' '.join(command)} --help\n")
+# Module and function of each verb, imported when it is asked for.
+_ANSWERS = {
+    "submit": ("launcher.submit", "submit"),
+    "resume": ("launcher.submit", "resume"),
+    "plan": ("launcher.plan", "plan"),
+    "doctor": ("launcher.doctor.command", "doctor"),
+    "sweep": ("launcher.sweep.command", "sweep"),
+    "status": ("launcher.control", "status"),
+    "logs": ("launcher.control", "logs"),
+    "cancel": ("launcher.control", "cancel"),
+    "signal": ("launcher.control", "send_signal"),
+    "report": ("launcher.report.command", "report"),
+    "top": ("launcher.top", "top"),
+    "monitor": ("launcher.monitor", "monitor"),
+}
+_START_PROGRAMS = ("submit", "resume", "sweep")
 
 
 def main(argv: list[str] | None = None, programs: Programs = Programs()) -> int:
@@ -36,7 +38,7 @@ def main(argv: list[str] | None = None, programs: Programs = Programs()) -> int:
         parser.parse_args(argv or ["--help"])  # --help or an error, both of which end the program
     options = verbs[argv[0]].parse_intermixed_args(argv[1:])  # overrides may stand between the options
     try:
-        return _HANDLERS[argv[0]](options, programs)
+        return _answer(argv[0], options, programs)
     except ValueError as error:  # ConfigError, and what the data and the data's files are refused with
         print(f"launcher: error: {' '.join(str(error).split())}", file=sys.stderr)
         return NOT_USABLE
@@ -50,276 +52,12 @@ def main(argv: list[str] | None = None, programs: Programs = Programs()) -> int:
         return 130
 
 
-def build_parsers() -> tuple[argparse.ArgumentParser, dict[str, argparse.ArgumentParser]]:
-    """The command's parser, and that of each verb."""
-    parser = _Parser(
-        prog="launcher", description=DESCRIPTION, epilog=EPILOG, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    subparsers = parser.add_subparsers(metavar="COMMAND")
-    verbs: dict[str, argparse.ArgumentParser] = {}
+def _answer(verb: str, options: argparse.Namespace, programs: Programs) -> int:
+    if verb == "supervise":
+        from launcher.supervise import supervise
 
-    def verb(name: str, text: str, example: str) -> argparse.ArgumentParser:
-        verbs[name] = subparsers.add_parser(
-            name,
-            help=text,
-            description=text,
-            epilog=f"example:\n{example}",
-            formatter_class=argparse.RawDescriptionHelpFormatter,
-        )
-        return verbs[name]
-
-    _add_submit(verb)
-    _add_plan(verb)
-    _add_doctor(verb)
-    _add_sweep(verb)
-    _add_run_verbs(verb)
-    _add_monitoring_verbs(verb)
-    supervise = verb(
-        "supervise",
-        "what a scheduler starts: prepare, train and restart a run in the foreground, until it ends",
-        "  launcher supervise runs/quickstart      # exit code 0 finished, 1 failed, 75 asked to stop (requeue it), 130 cancelled",
-    )
-    supervise.add_argument("run_dir", metavar="RUN_DIR", help="the run's directory")
-    for name, default in vars(Programs()).items():
-        supervise.add_argument(f"--{name}", default=default, metavar="MODULE", help=argparse.SUPPRESS)
-    return parser, verbs
-
-
-def _add_config(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("config", metavar="CONFIG", help="the run's YAML file")
-    parser.add_argument(
-        "overrides", metavar="section.key=value", nargs="*", help="replaces a value of the file; parsed as YAML"
-    )
-
-
-def _add_submit(verb: Callable) -> None:
-    submit = verb(
-        "submit",
-        "start a run from a YAML file and show its progress",
-        "  launcher submit configs/quickstart.yaml train.steps=300 optim.lr=4e-4\n"
-        "  launcher submit configs/quickstart.yaml --dry-run",
-    )
-    _add_config(submit)
-    submit.add_argument(
-        "--scheduler", metavar="NAME", help="where it runs: local, mpi, slurm; default: cluster.scheduler"
-    )
-    submit.add_argument(
-        "--dry-run", action="store_true", help="print the layout, the commands, the configuration; change nothing"
-    )
-    submit.add_argument("--detach", action="store_true", help="run in the background")
-
-
-def _add_plan(verb: Callable) -> None:
-    plan = verb(
-        "plan",
-        "the layout of a run, its memory, work and traffic, and projections of its time, cost and failures",
-        "  launcher plan configs/large_500k.yaml model.vocab_size=50265\n"
-        "  launcher plan configs/large_500k.yaml model.vocab_size=50265 parallel.tensor=8 parallel.pipeline=4 --json\n"
-        "  launcher plan configs/large_500k.yaml model.vocab_size=50265 --search --hardware a100",
-    )
-    _add_config(plan)
-    plan.add_argument("--json", action="store_true", help="for a script")
-    plan.add_argument("--search", action="store_true", help="look for the fastest layout of these processes that fits")
-    plan.add_argument(
-        "--hardware",
-        default="v100_dgx1",
-        metavar="NAME",
-        help="v100_dgx1 (default), a100, h100, cpu_2_cores, or a YAML file of their keys",
-    )
-    plan.add_argument(
-        "--node-days", type=float, metavar="N", help="days of a node between its failures (default: 264, of a published run)"
-    )
-
-
-def _add_doctor(verb: Callable) -> None:
-    doctor = verb(
-        "doctor",
-        "are the nodes of a run fit for it? rates, versions, space, data; slow ones are named",
-        "  launcher doctor configs/quickstart.yaml\n"
-        "  launcher doctor my.yaml --scheduler mpi cluster.hostfile=hosts.txt cluster.nodes=4 --exclude-file unfit.yaml",
-    )
-    _add_config(doctor)
-    doctor.add_argument("--scheduler", metavar="NAME", help="local, mpi, slurm (inside an allocation)")
-    doctor.add_argument("--json", action="store_true", help="for a script")
-    doctor.add_argument(
-        "--slow-below", type=float, default=0.8, metavar="SHARE", help="of the nodes' median rate (default: 0.8)"
-    )
-    doctor.add_argument("--megabytes", type=int, default=256, metavar="N", help="written and copied as a test (default: 256)")
-    doctor.add_argument(
-        "--exclude-file", metavar="FILE", help='add unfit nodes to this YAML list, for cluster.exclude="$(cat FILE)"'
-    )
-
-
-def _add_sweep(verb: Callable) -> None:
-    sweep = verb(
-        "sweep",
-        "many runs or commands, each once; going on with a sweep runs what is missing",
-        "  launcher sweep configs/quickstart.yaml --over optim.lr=[5e-4,1e-3] --over run.seed=[1,2] train.steps=300\n"
-        "  launcher sweep runs/sweep-quickstart                       # go on: failed members are tried again\n"
-        "  launcher sweep runs/sweep-quickstart --status\n"
-        "  launcher sweep sweeps/glue --scheduler slurm --parallel 16 cluster.partition=gpu cluster.gpus_per_node=1",
-    )
-    sweep.add_argument("target", metavar="CONFIG|FOLDER", help="a YAML file with --over, or the folder of a sweep (with sweep.json)")
-    sweep.add_argument(
-        "overrides", metavar="section.key=value", nargs="*", help="replaces a value; of a FOLDER: only of the section cluster"
-    )
-    sweep.add_argument(
-        "--over", action="append", metavar="section.key=[...]", help="values to try; given several times: every combination"
-    )
-    sweep.add_argument("--scheduler", metavar="NAME", help="where members run: local, mpi (on every host), slurm (a job array)")
-    sweep.add_argument(
-        "--parallel", type=int, metavar="N", help="members at once, of mpi on each host (default: 1; slurm: as many as it lets)"
-    )
-    sweep.add_argument("--folder", metavar="FOLDER", help="of a new sweep (default: RUN_DIR/sweep-NAME)")
-    sweep.add_argument("--dry-run", action="store_true", help="print the members and the commands; change nothing")
-    sweep.add_argument("--detach", action="store_true", help="run in the background, or do not watch the queue")
-    sweep.add_argument("--status", action="store_true", help="a table of the members")
-    sweep.add_argument("--cancel", action="store_true", help="stop the members that run; the sweep can go on later")
-
-
-def _add_run_verbs(verb: Callable) -> None:
-    status = verb(
-        "status", "the state of a run, or a table of all runs", "  launcher status\n  launcher status quickstart"
-    )
-    logs = verb("logs", "what the processes of a run print", "  launcher logs quickstart --rank 1 --follow")
-    cancel = verb("cancel", "stop a run after it has saved a checkpoint", "  launcher cancel quickstart")
-    resume = verb(
-        "resume",
-        "go on with a stopped, failed or interrupted run",
-        "  launcher resume quickstart\n  launcher resume quickstart train.steps=3000",
-    )
-    signals = verb(
-        "signal",
-        "send the notice that a scheduler sends, or another signal, to the supervisor of a run",
-        "  launcher signal quickstart            # save, end with exit code 75; a job of Slurm goes back to the queue\n"
-        "  launcher signal quickstart INT        # save and stop, as cancel does, without waiting",
-    )
-    for parser in (status, logs, cancel, resume, signals):
-        optional = {"nargs": "?"} if parser is status else {}
-        parser.add_argument("run", metavar="RUN", help="a run's name, or its directory", **optional)
-        parser.add_argument("--dir", default="runs", metavar="FOLDER", help="the runs' folder (default: runs)")
-    logs.add_argument(
-        "--rank", type=int, metavar="N", help="the whole log of one process (default: the end of every log)"
-    )
-    logs.add_argument(
-        "--lines", type=int, default=20, metavar="N", help="of each log, without --rank (default: 20; 0: all)"
-    )
-    logs.add_argument("--follow", action="store_true", help="go on until the run ends")
-    signals.add_argument(
-        "signal",
-        nargs="?",
-        default="notice",
-        choices=("notice", "USR1", "TERM", "INT"),
-        help="notice (default) is USR1; after USR1 and TERM the exit code is 75, after INT 130",
-    )
-    cancel.add_argument("--now", action="store_true", help="kill it at once, without a checkpoint")
-    resume.add_argument("overrides", metavar="section.key=value", nargs="*", help="changes the run's configuration")
-    resume.add_argument("--detach", action="store_true", help="run in the background")
-
-
-def _add_monitoring_verbs(verb: Callable) -> None:
-    report = verb(
-        "report",
-        "one HTML page with the curves, events and checkpoints of a run, or of several side by side",
-        "  launcher report quickstart\n  launcher report first second --output both.html --png both.png",
-    )
-    report.add_argument("runs", metavar="RUN", nargs="+", help="a run's name, or its directory")
-    report.add_argument("--output", metavar="FILE", help="the page (default: report.html in the first run's directory)")
-    report.add_argument("--png", metavar="FILE", help="a picture of it, too; needs Chromium")
-    top = verb("top", "a run, live in the terminal", "  launcher top quickstart\n  launcher top quickstart --once | head -20")
-    top.add_argument("run", metavar="RUN", help="a run's name, or its directory")
-    top.add_argument("--interval", type=float, default=2.0, metavar="SECONDS", help="between two looks (default: 2)")
-    top.add_argument("--once", action="store_true", help="print how it is now, and leave")
-    monitor = verb(
-        "monitor",
-        "Prometheus with the alerts, and Grafana where it is installed, for the runs of a folder; until Ctrl-C",
-        "  launcher monitor\n  launcher monitor --dir /shared/runs --port 9091 --alertmanager 127.0.0.1:9093",
-    )
-    monitor.add_argument("--port", type=int, default=9090, metavar="N", help="of Prometheus (default: 9090)")
-    monitor.add_argument("--grafana-port", type=int, default=3000, metavar="N", help="default: 3000")
-    monitor.add_argument("--alertmanager", metavar="HOST:PORT", help="who is told of alerts (default: nobody)")
-    monitor.add_argument("--dry-run", action="store_true", help="print the configuration and the commands; start nothing")
-    for parser in (report, top, monitor):
-        parser.add_argument("--dir", default="runs", metavar="FOLDER", help="the runs' folder (default: runs)")
-
-
-def _submit(options: argparse.Namespace, programs: Programs) -> int:
-    from launcher.submit import submit
-
-    return submit(options, programs)
-
-
-def _resume(options: argparse.Namespace, programs: Programs) -> int:
-    from launcher.submit import resume
-
-    return resume(options, programs)
-
-
-def _control(function: str) -> Callable:
-    def handler(options: argparse.Namespace, programs: Programs) -> int:
-        from launcher import control
-
-        return getattr(control, function)(options)
-
-    return handler
-
-
-def _plan(options: argparse.Namespace, programs: Programs) -> int:
-    from launcher.plan import plan
-
-    return plan(options)
-
-
-def _doctor(options: argparse.Namespace, programs: Programs) -> int:
-    from launcher.doctor.command import doctor
-
-    return doctor(options)
-
-
-def _report(options: argparse.Namespace, programs: Programs) -> int:
-    from launcher.report.command import report
-
-    return report(options)
-
-
-def _top(options: argparse.Namespace, programs: Programs) -> int:
-    from launcher.top import top
-
-    return top(options)
-
-
-def _monitor(options: argparse.Namespace, programs: Programs) -> int:
-    from launcher.monitor import monitor
-
-    return monitor(options)
-
-
-def _sweep(options: argparse.Namespace, programs: Programs) -> int:
-    from launcher.sweep.command import sweep
-
-    return sweep(options, programs)
-
-
-def _supervise(options: argparse.Namespace, programs: Programs) -> int:
-    from launcher.supervise import supervise
-
-    return supervise(
-        RunDirectory(Path(options.run_dir).absolute()), Programs(options.prepare, options.worker, options.summary)
-    )
-
-
-_HANDLERS = {
-    "submit": _submit,
-    "plan": _plan,
-    "doctor": _doctor,
-    "sweep": _sweep,
-    "resume": _resume,
-    "status": _control("status"),
-    "logs": _control("logs"),
-    "cancel": _control("cancel"),
-    "report": _report,
-    "top": _top,
-    "monitor": _monitor,
-    "signal": _control("send_signal"),
-    "supervise": _supervise,
-}
+        programs = Programs(options.prepare, options.worker, options.summary)
+        return supervise(RunDirectory(Path(options.run_dir).absolute()), programs)
+    module, name = _ANSWERS[verb]
+    function = getattr(importlib.import_module(module), name)
+    return function(options, programs) if verb in _START_PROGRAMS else function(options)

@@ -6,7 +6,7 @@ import subprocess
 
 import pytest
 
-from launcher.cli import build_parsers
+from launcher.parsers import build_parsers
 from launcher.monitor import build_configuration
 from tests.monitoring.shipped import FOLDER, alerts
 
