@@ -30,7 +30,7 @@ def finetune_one(options: argparse.Namespace, job: Job) -> int:
     task = build_task(options.task)
     settings = replace(task.settings, **given_settings(options))
     request = Request(options.data, options.output, settings, options.model, options.start_from)
-    with build_view(job.rank) as view:
+    with build_view(job.rank, job.world_size) as view:
         result = finetune(task, request, job, view)
     if job.rank == 0:
         _print_scores(task, result["metrics"])

@@ -61,11 +61,12 @@ class Bar(Quiet):
         self._progress.update(self._task, description=f"step {step}/{total_steps}", total=total_steps, completed=step, text=text)
 
 
-def build_view(rank: int) -> Quiet:
+def build_view(rank: int, num_processes: int) -> Quiet:
     """The view that fits this process and its output."""
     if rank:
         return Quiet()
-    return Bar() if sys.stdout.isatty() else Lines()
+    # mpirun gives its processes a terminal whatever its own output is, so several processes show lines
+    return Bar() if sys.stdout.isatty() and num_processes == 1 else Lines()
 
 
 def _figures(loss: float, left_s: float | None) -> str:
