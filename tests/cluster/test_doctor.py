@@ -13,6 +13,7 @@ from tests.faults.lab import ROOT
 
 pytestmark = [pytest.mark.cluster, pytest.mark.slow, pytest.mark.timeout(280)]
 TWO_NODES = ("--scheduler", "slurm", "cluster.nodes=2", "cluster.processes_per_node=1")
+ALLOCATION = ("--nodes=2", "--ntasks-per-node=1", "--nodelist=node1,node2")  # wait for these, a third one is there
 
 
 def in_allocation(lab, *words, **options):
@@ -26,7 +27,7 @@ def test_outside_an_allocation_doctor_prints_the_line_that_gets_one_and_inside_i
     outside = launcher(lab, *words)
     assert outside.returncode == 2 and "run this in one: salloc --job-name=small --nodes=2 --ntasks-per-node=1 launcher doctor" in outside.stderr
     python = [sys.executable, "-m", "launcher"]
-    done = in_allocation(lab, "salloc", "--nodes=2", "--ntasks-per-node=1", *python, *words, "--json")
+    done = in_allocation(lab, "salloc", *ALLOCATION, *python, *words, "--json")
     assert done.returncode == 0, done.stdout + done.stderr
     found = json.loads(done.stdout)
     assert [(node["node"], node["reasons"]) for node in found["nodes"]] == [("node1", []), ("node2", [])]
@@ -38,7 +39,7 @@ def test_a_batch_job_names_the_node_that_is_not_fit(cluster, lab):
     words = ["launcher", "doctor", str(lab.config_file), *TWO_NODES, "cluster.gpus_per_node=1", "--megabytes", "8", "--slow-below", "0.01"]
     command = shlex.join([sys.executable, "-m", *words, "--exclude-file", "unfit.yaml"])
     log = lab.folder / "doctor.log"
-    done = in_allocation(lab, "sbatch", "--wait", "--nodes=2", "--ntasks-per-node=1", f"--output={log}", "--wrap", command)
+    done = in_allocation(lab, "sbatch", "--wait", *ALLOCATION, f"--output={log}", "--wrap", command)
     shown = log.read_text()
     assert done.returncode == 1, shown  # the GPUs are pretended
     assert shown.count("0 GPUs are seen, cluster.gpus_per_node is 1") == 2 and "not measured: 0 of the 2 nodes needed are fit" in shown
