@@ -15,13 +15,16 @@ PLAIN = ModelConfig(**SMALL)
 PAIRS = ModelConfig(**SMALL, num_token_types=2, next_sentence_head=True)
 
 
-def random_whole(config: ModelConfig) -> WholeModel:
-    """Every tensor random, biases and LayerNorms too; padded vocabulary rows are zero."""
+def random_whole(config: ModelConfig, spread: float = 0.1) -> WholeModel:
+    """Every tensor random, biases and LayerNorms too; padded vocabulary rows are zero.
+
+    spread: the noise beside the initial weights. Wide layers with much of it have logits of a size that trained ones never have.
+    """
     generator = torch.Generator().manual_seed(3)
     with one_process_mesh() as mesh:
         state = state_of(build_model(config, ParallelConfig(), mesh, seed=1))
     for tensor in state.values():
-        tensor.add_(torch.randn(tensor.shape, generator=generator), alpha=0.1)
+        tensor.add_(torch.randn(tensor.shape, generator=generator), alpha=spread)
     for name in ("embeddings.word_embeddings.weight", "lm_head.bias"):
         state[name][config.vocab_size :] = 0
     return WholeModel(config, state)

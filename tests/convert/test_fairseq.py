@@ -232,7 +232,7 @@ def test_sharded_safetensors_and_half_precision_are_read(tokenizer, tmp_path):
 def test_roberta_base_with_the_released_vocabulary(shared_data, tmp_path):
     tokenizer = load_tokenizer(shared_data / "bpe")
     config = ModelConfig(preset="roberta-base", vocab_size=tokenizer.vocab_size)
-    write_fairseq(tmp_path / "theirs", random_whole(config), tokenizer, final=tmp_path / "theirs")
+    write_fairseq(tmp_path / "theirs", random_whole(config, spread=0.02), tokenizer, final=tmp_path / "theirs")
     for name in ("encoder.json", "vocab.bpe"):  # the release has dict.txt alone; fairseq downloads the others
         (tmp_path / "theirs" / name).unlink()
     (tmp_path / "theirs" / "dict.txt").write_bytes((shared_data / "bpe" / "dict.txt").read_bytes())
