@@ -99,12 +99,13 @@ def test_scores_of_stsb_are_checked(tmp_path):
             build_task("sts-b").read(path.parent, "dev")
 
 
-def test_qqp_leaves_out_its_few_damaged_lines_and_no_more(tmp_path):
+def test_qqp_leaves_out_its_few_damaged_lines_and_no_more(tmp_path, capsys):
     path = write_made_task(tmp_path, "qqp", num_train=40) / "train.tsv"
     lines = path.read_text(encoding="utf-8").splitlines()
     lines[7] = "\t".join(lines[7].split("\t")[:4])
     path.write_text("\n".join(lines) + "\n", encoding="utf-8")
     assert len(build_task("qqp").read(path.parent, "train")) == 39
+    assert "1 of 40 lines are damaged and left out, the first is line 8" in capsys.readouterr().err
     lines[8] = "\t".join(lines[8].split("\t")[:4])
     path.write_text("\n".join(lines) + "\n", encoding="utf-8")
     with pytest.raises(DataError, match="line 8: has 4 columns instead of 6"):

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from robustbert.data.errors import DataError
+from robustbert.json_lines import say_error
 
 _MAX_DAMAGED_SHARE = 0.001  # of lines that a file may be published with; QQP has a few
 
@@ -31,7 +32,7 @@ def read_rows(
     """The rows of a file with the wanted columns.
 
     header: the columns of a file that has no line for them. damaged_lines: the published file has some lines with too few
-    columns; they are left out as everywhere in the literature, up to a thousandth.
+    columns; they are left out as everywhere in the literature, up to a thousandth, and a line on standard error says so.
     DataError with file and line: a column is missing, a line has too few or too many, the file ends within a line, not UTF-8.
     """
     lines = _lines(path)
@@ -57,6 +58,8 @@ def read_rows(
         raise DataError(f"{path}, line {number}: has {count} columns instead of {len(header)}; it is damaged, download it again")
     if not rows:
         raise DataError(f"{path}: has no examples; download it again")
+    if damaged:
+        say_error(f"{path}: {len(damaged)} of {len(rows) + len(damaged)} lines are damaged and left out, the first is line {damaged[0][0]}")
     return rows
 
 
