@@ -7,7 +7,7 @@ import signal
 import time
 from pathlib import Path
 
-from launcher.event_text import duration, event_line
+from launcher.event_text import event_line
 from launcher.processes import identity
 from launcher.progress import LineView, RunFeed
 from launcher.queue import cancel_in_queue, signal_in_queue
@@ -17,6 +17,7 @@ from launcher.stop_request import StopRequest
 from launcher.stragglers import held_stragglers
 from launcher.supervisor_record import SupervisorRecord, is_supervised, read_supervisor
 from robustbert.config import ConfigError, load_config
+from robustbert.durations import duration
 from robustbert.run_directory import RunDirectory
 
 NUM_EVENTS = 8

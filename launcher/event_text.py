@@ -1,6 +1,6 @@
 """What people read: one line for an event of a run, one for a logged step."""
 
-import math
+from robustbert.durations import duration
 
 # Events that say no more than their neighbours do.
 _SILENT = {"preparing"}
@@ -40,20 +40,6 @@ def metric_texts(record: dict) -> list[tuple[str, str]]:
         for label, key, pattern in shown
         if isinstance(record.get(key), (int, float))
     ]
-
-
-def duration(seconds: float) -> str:
-    """`42 s`, `3 min 05 s`, `2 h 10 min`, `3 d 4 h`."""
-    if not math.isfinite(seconds):
-        return "?"
-    seconds = int(seconds)
-    if seconds < 60:
-        return f"{seconds} s"
-    if seconds < 3600:
-        return f"{seconds // 60} min {seconds % 60:02d} s"
-    if seconds < 86400:
-        return f"{seconds // 3600} h {seconds % 3600 // 60:02d} min"
-    return f"{seconds // 86400} d {seconds % 86400 // 3600} h"
 
 
 class _Fields:

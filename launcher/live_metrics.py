@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 from prometheus_client.parser import text_string_to_metric_families
 
+from launcher.exporters.targets import targets_file
 from robustbert.run_directory import RunDirectory
 
 _TIMEOUT_S = 1.0
@@ -54,7 +55,7 @@ def scrape_supervisor(run: RunDirectory) -> LiveMetrics | None:
 def _supervisor_address(run: RunDirectory) -> str | None:
     """As the run has written it for Prometheus' discovery."""
     try:
-        groups = json.loads((run.path.parent / ".prometheus" / f"{run.path.name}.json").read_text(encoding="utf-8"))
+        groups = json.loads(targets_file(run).read_text(encoding="utf-8"))
         return next(group["targets"][0] for group in groups if group["labels"]["role"] == "supervisor")
     except (OSError, ValueError, KeyError, TypeError, IndexError, StopIteration):
         return None

@@ -17,6 +17,7 @@ from dataclasses import dataclass, field
 from importlib.resources import files
 from pathlib import Path
 
+from launcher.exporters.targets import FOLDER
 from launcher.processes import die_with_parent
 from robustbert.config import ConfigError
 
@@ -46,7 +47,7 @@ def monitor(options: argparse.Namespace) -> int:
     folder = Path(options.dir).absolute()
     if not folder.is_dir():
         raise ConfigError(f"{folder} is no folder; name the one that holds the runs: launcher monitor --dir FOLDER")
-    own = folder / ".prometheus"  # runs write their addresses here as *.json
+    own = folder / FOLDER  # runs write their addresses here as *.json
     configuration = build_configuration(folder, options.alertmanager)
     servers = [_prometheus(own, options.port)]
     if grafana := _grafana(own, options.grafana_port, servers[0].url):
@@ -77,7 +78,7 @@ def build_configuration(folder: Path, alertmanager: str | None = None) -> str:
     shipped = files("monitoring")
     text = shipped.joinpath("prometheus.yml").read_text(encoding="utf-8")
     for written, absolute in (
-        ('"runs/.prometheus/*.json"', folder / ".prometheus" / "*.json"),
+        ('"runs/.prometheus/*.json"', folder / FOLDER / "*.json"),
         ("rules/*.yml", Path(str(shipped)) / "rules" / "*.yml"),
     ):
         assert written in text, written

@@ -5,9 +5,10 @@ import sys
 import time
 from collections.abc import Callable
 
-from launcher.event_text import duration, event_line, metric_texts, step_line
+from launcher.event_text import event_line, metric_texts, step_line
 from launcher.prepare_data import progress_file
 from launcher.run_status import time_left_s
+from robustbert.durations import duration
 from robustbert.json_lines import JsonTail
 from robustbert.run_directory import RunDirectory
 

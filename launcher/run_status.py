@@ -7,10 +7,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from launcher.attempt import newest_checkpoint_step
-from launcher.event_text import duration
 from launcher.schedulers import find_scheduler
 from launcher.supervisor_record import is_supervised
 from robustbert.config import ConfigError, load_config
+from robustbert.durations import duration
 from robustbert.json_lines import last_lines
 from robustbert.run_directory import RunDirectory
 

@@ -156,8 +156,8 @@ class Supervisor:
             address = "127.0.0.1" if is_alone else own_address_towards(nodes)
             environment[ADDRESS_VARIABLE] = f"{address}:{heartbeats.port}"
             job = RunningJob.start(command, log, environment, f"attempt {number}", self.record.job_mark)
-            self.watcher.attend(heartbeats, nodes)
             try:
+                self.watcher.attend(heartbeats, nodes)
                 failure = watch_training(
                     job,
                     self.run,

@@ -12,24 +12,18 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
-from launcher.event_text import duration, event_line
+from launcher.event_text import event_line
 from launcher.live_metrics import LiveMetrics, scrape_supervisor
 from launcher.report.findings import BAD, WARNING, find_all
-from launcher.report.record import RunRecord, is_number
+from launcher.report.record import STEP_PARTS, RunRecord, is_number
 from launcher.run_lookup import find_run
 from launcher.run_status import way_on
 from robustbert.config import ConfigError
+from robustbert.durations import duration
 
 NUM_EVENTS = 6
 _STATE_STYLES = {"running": "green", "finished": "green", "failed": "red", "interrupted": "red", "queued": "blue"}
 _LEVEL_STYLES = {BAD: "bold red", WARNING: "yellow"}
-_PARTS = (
-    ("forward_backward_s", "forward, backward"),
-    ("collectives_s", "collectives"),
-    ("optimizer_s", "optimizer"),
-    ("data_wait_s", "data"),
-    ("other_s", "other"),
-)
 _LEAST_INTERVAL_S = 0.2
 
 
@@ -111,7 +105,7 @@ def _speed(record: RunRecord) -> list[tuple[str, str]]:
         ("MFU", f"{mfu:.1%}" if is_number(mfu) else _number(newest.get("tflops"), "{:.3g} TFLOP/s")),
         ("step", _number(whole, "{:.3f} s")),
     ]
-    for key, words in _PARTS:
+    for key, words in STEP_PARTS.items():
         if is_number(newest.get(key)) and whole:
             share = newest[key] / whole
             rows.append((f"  {words}", f"{newest[key]:.3f} s {'█' * round(12 * min(1.0, share))} {share:.0%}"))

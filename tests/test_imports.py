@@ -4,11 +4,12 @@ import ast
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
-FOUNDATION = {"config", "run_directory", "job", "progress", "json_lines"}
+FOUNDATION = {"config", "run_directory", "job", "progress", "json_lines", "durations"}
 MAY_IMPORT = {
     "config": set(),
     "run_directory": {"json_lines"},
     "json_lines": set(),
+    "durations": set(),
     "job": {"progress"},
     "progress": set(),
     "goodput": set(),
@@ -87,7 +88,7 @@ def test_what_watches_runs_imports_no_training():
     """`launcher report`, `top` and `monitor` answer without torch; the dashboards' code needs nothing of ours."""
     files = [ROOT / "launcher" / "top.py", ROOT / "launcher" / "monitor.py", ROOT / "launcher" / "live_metrics.py"]
     files += [path for area, path in files_of("launcher") if area == "report"]
-    allowed = {"config", "run_directory", "json_lines", "goodput"}
+    allowed = {"config", "run_directory", "json_lines", "goodput", "durations"}
     wrong = [
         f"{path.relative_to(ROOT)} imports {name}"
         for path in files

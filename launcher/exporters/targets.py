@@ -3,6 +3,7 @@
 import contextlib
 import json
 import os
+from pathlib import Path
 
 from robustbert.json_lines import say_error
 from robustbert.run_directory import RunDirectory
@@ -10,12 +11,17 @@ from robustbert.run_directory import RunDirectory
 FOLDER = ".prometheus"
 
 
+def targets_file(run: RunDirectory) -> Path:
+    """Where the run's targets are, while it runs."""
+    return run.path.parent / FOLDER / f"{run.path.name}.json"
+
+
 class TargetsFile:
     """Written when its content changes, removed when the run ends."""
 
     def __init__(self, run: RunDirectory):
         self._run_name = run.path.name
-        self._path = run.path.parent / FOLDER / f"{run.path.name}.json"
+        self._path = targets_file(run)
         self._written: dict | None = None
         self._has_complained = False
 

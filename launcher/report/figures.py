@@ -6,17 +6,10 @@ import numpy as np
 import plotly.graph_objects as go
 
 from launcher.report.curves import break_where_repeated, smooth, thin
-from launcher.report.record import RunRecord
+from launcher.report.record import STEP_PARTS, RunRecord
 
 RUN_COLOURS = ("#3b82f6", "#f59e0b", "#10b981", "#ec4899", "#8b5cf6", "#14b8a6", "#ef4444", "#84cc16")
-# (key of metrics.jsonl, words, colour): the parts of a step, from the bottom; they add up to step_time_s.
-STEP_PARTS = (
-    ("forward_backward_s", "forward and backward", "#3b82f6"),
-    ("collectives_s", "collectives", "#8b5cf6"),
-    ("optimizer_s", "optimizer", "#10b981"),
-    ("data_wait_s", "waiting for data", "#ef4444"),
-    ("other_s", "other", "#94a3b8"),
-)
+_PART_COLOURS = dict(zip(STEP_PARTS, ("#3b82f6", "#8b5cf6", "#10b981", "#ef4444", "#94a3b8"), strict=True))
 _SMOOTH_FROM = 100  # logged steps: fewer are shown as they are
 
 
@@ -186,19 +179,19 @@ def _add_marks(figure: go.Figure, record: RunRecord, places, values, words: str,
 def _step_parts(record: RunRecord, is_one_of_several: bool) -> list[Panel]:
     """What a step's time consists of, as a stack; none where the run has logged none of the parts."""
     whole = record.column("step_time_s")
-    parts = [part for part in STEP_PARTS if np.isfinite(record.column(part[0])).any()]
+    parts = [(key, words) for key, words in STEP_PARTS.items() if np.isfinite(record.column(key)).any()]
     if len(parts) < 2 or len(whole) == 0:
         return []
     figure = go.Figure()
     order = thin(whole)
-    for key, words, colour in parts:
+    for key, words in parts:
         y = np.nan_to_num(record.column(key)[order]).astype(np.float32)
         figure.add_trace(
             go.Scatter(
                 y=y,
                 mode="lines",
                 stackgroup="parts",
-                line={"width": 0.5, "color": colour},
+                line={"width": 0.5, "color": _PART_COLOURS[key]},
                 name=words,
                 **_places(record, record.column("step")[order], record.column("time")[order]),
             )

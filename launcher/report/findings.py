@@ -6,9 +6,10 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from launcher.event_text import duration
 from launcher.report.record import RunRecord
 from launcher.run_status import run_argument
+from launcher.stragglers import held_stragglers
+from robustbert.durations import duration
 
 BAD, WARNING, NOTE = LEVELS = ("bad", "warning", "note")
 _RECENT = 20  # logged steps that tell how the run is now
@@ -106,12 +107,7 @@ def _failures(record: RunRecord) -> Iterator[Finding]:
     ):
         if events := record.events_named(*names):
             yield Finding(WARNING, f"{_count(events, noun)}{rest}, last: {events[-1].get('reason') or _fields(events[-1])}")
-    open_stragglers = {}
-    for event in record.events_named("straggler", "straggler_over"):
-        open_stragglers.pop(event.get("rank"), None)
-        if event["event"] == "straggler":
-            open_stragglers[event.get("rank")] = event
-    for event in open_stragglers.values() if record.status.is_alive else ():
+    for event in held_stragglers(record.events) if record.status.is_alive else ():
         ratio, part = event.get("ratio", math.nan), event.get("part", "its steps")
         text = f"rank {event.get('rank')} on {event.get('host')} takes {ratio:.2f} times as long as its stage's median ({part})"
         yield Finding(WARNING, text, "launcher doctor CONFIG; cluster.exclude=[...] leaves its node out")

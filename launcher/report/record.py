@@ -6,11 +6,20 @@ from dataclasses import dataclass
 import numpy as np
 
 from launcher.run_status import RunStatus, read_status
-from robustbert.config import ConfigError, RunConfig, load_config
-from robustbert.config.yaml_file import config_to_dict
+from robustbert.config import ConfigError, RunConfig, config_to_dict, load_config
 from robustbert.goodput import TimeAccount, TimeLedger
 from robustbert.json_lines import JsonTail
 from robustbert.run_directory import RunDirectory
+
+
+# Keys of metrics.jsonl that add up to step_time_s, and what a reader calls them.
+STEP_PARTS = {
+    "forward_backward_s": "forward and backward",
+    "collectives_s": "collectives",
+    "optimizer_s": "optimizer",
+    "data_wait_s": "waiting for data",
+    "other_s": "other",
+}
 
 
 @dataclass(frozen=True)

@@ -4,10 +4,11 @@ import html
 import math
 import time
 
-from launcher.event_text import duration, event_line
+from launcher.event_text import event_line
 from launcher.report.figures import RUN_COLOURS
 from launcher.report.findings import find_all
 from launcher.report.record import Checkpoint, RunRecord, is_number
+from robustbert.durations import duration
 
 _MAX_ROWS = 500  # of a table: the newest ones
 

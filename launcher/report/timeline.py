@@ -7,9 +7,10 @@ import textwrap
 import numpy as np
 import plotly.graph_objects as go
 
-from launcher.event_text import duration, event_line
+from launcher.event_text import event_line
 from launcher.report.figures import Panel
 from launcher.report.record import RunRecord
+from robustbert.durations import duration
 
 COLOURS = {
     "training": "#10b981",

@@ -4,10 +4,10 @@ import contextlib
 import sys
 import time
 
-from launcher.event_text import duration
 from launcher.run_status import read_status, status_table
 from launcher.supervisor_record import is_supervised, read_supervisor
 from launcher.sweep.folder import Done, Member, Sweep
+from robustbert.durations import duration
 
 
 class Count:

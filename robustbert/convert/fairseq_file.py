@@ -8,6 +8,7 @@ checkpoints of some versions hold. A file that asks for anything else is refused
 import re
 import zipfile
 from argparse import Namespace
+from collections import defaultdict
 from pathlib import Path
 
 import torch
@@ -26,8 +27,8 @@ class _Holder:
 
 
 _HELD = [
-    *(f"omegaconf.dictconfig.{name}" for name in ("DictConfig",)),
-    *(f"omegaconf.listconfig.{name}" for name in ("ListConfig",)),
+    "omegaconf.dictconfig.DictConfig",
+    "omegaconf.listconfig.ListConfig",
     *(f"omegaconf.base.{name}" for name in ("ContainerMetadata", "Metadata", "Node", "Container")),
     *(f"omegaconf.nodes.{name}Node" for name in ("Any", "Boolean", "Enum", "Float", "Integer", "String", "Value", "Bytes")),
     *(
@@ -37,11 +38,12 @@ _HELD = [
     ),
     "typing.Any",
 ]
+_NAMED_TYPES = [dict, list, str, int, float, bool, defaultdict]  # what omegaconf notes beside its values
 
 
 def read_model_file(path: Path) -> dict:
     """The content of a model.pt: a dict with a state dict `model`. ConversionError where it cannot be read safely."""
-    allowed = [Namespace, *((_Holder, name) for name in _HELD)]
+    allowed = [Namespace, *_NAMED_TYPES, *((_Holder, name) for name in _HELD)]
     try:
         with torch.serialization.safe_globals(allowed):
             content = torch.load(path, map_location="cpu", weights_only=True, mmap=zipfile.is_zipfile(path))

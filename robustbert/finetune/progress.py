@@ -3,6 +3,8 @@
 import sys
 import time
 
+from robustbert.durations import duration
+
 _LINE_INTERVAL_S = 10.0
 
 
@@ -71,10 +73,3 @@ def build_view(rank: int, num_processes: int) -> Quiet:
 
 def _figures(loss: float, left_s: float | None) -> str:
     return f"loss {loss:.4f}" + ("" if left_s is None else f"  {duration(left_s)} left")
-
-
-def duration(seconds: float) -> str:
-    """Seconds as a person says them."""
-    minutes, seconds = divmod(int(seconds), 60)
-    hours, minutes = divmod(minutes, 60)
-    return f"{hours} h {minutes:02d} min" if hours else f"{minutes} min {seconds:02d} s" if minutes else f"{seconds} s"

@@ -12,7 +12,7 @@ import torch
 from transformers import AutoTokenizer, RobertaForMaskedLM
 
 from robustbert.convert.fairseq import NEXT_SENTENCE
-from robustbert.convert.fairseq_file import read_model_file
+from robustbert.convert.fairseq_file import read_model_file, settings_of
 from robustbert.convert.fairseq_import import mended_for_fairseq
 from robustbert.convert.fairseq_plain import PlainFairseqModel, PlainFairseqTokenizer
 
@@ -51,7 +51,18 @@ def main(fairseq_folder: Path, huggingface_folder: Path) -> dict:
         for name, (expected, actual) in others.items():
             result[name] = max(result[name], (expected - actual).abs().max().item())
         result["largest_logit"] = max(result["largest_logit"], logits_BSV.abs().max().item())
+    result["same_settings_as_omegaconf"] = settings_through_omegaconf(fairseq_folder / "model.pt")
     return result
+
+
+def settings_through_omegaconf(model_file: Path) -> bool:
+    """Whether a configuration that was saved as omegaconf's object, as some versions do, is read like a plain one."""
+    from omegaconf import OmegaConf
+
+    content = read_model_file(model_file)
+    held = model_file.with_name("omegaconf.pt")
+    torch.save(content | {"cfg": OmegaConf.create(content["cfg"])}, held)
+    return settings_of(read_model_file(held), held) == settings_of(content, model_file)
 
 
 if __name__ == "__main__":

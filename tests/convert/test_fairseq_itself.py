@@ -47,5 +47,5 @@ def test_fairseq_itself_gives_transformers_logits_on_real_text(tmp_path):
     assert max(report["logit_difference"].values()) < 1e-4
     result = json.loads(run("-m", "tests.convert.fairseq_itself", tmp_path / "fairseq", tmp_path / "huggingface"))
     print(result)
-    assert result["same_ids"]
+    assert result["same_ids"] and result["same_settings_as_omegaconf"]
     assert max(result[name] for name in ("huggingface", "plain", "next_sentence")) < 1e-4 < result["largest_logit"]

@@ -4,6 +4,8 @@ from pathlib import Path
 
 import pytest
 
+from tests.finetune.tasks.real_data import build_reader_model
+
 
 @pytest.fixture(scope="session")
 def tiny_model(tmp_path_factory) -> Path:
@@ -18,23 +20,8 @@ def small_model(tmp_path_factory) -> Path:
 
 
 def build_tiny_model(folder: Path, hidden_size: int) -> Path:
-    import torch
-    from transformers import RobertaConfig, RobertaForMaskedLM
-
     from robustbert.data.tokenizer import train_tokenizer
 
     words = "the film was bright , lovely , warm or dull ; a house , river , song , garden , letter , storm , market . It is odd"
     tokenizer = train_tokenizer(iter([f" {words} {word}" for word in words.split() for _ in range(3)]), 300)
-    tokenizer.save(folder)
-    config = RobertaConfig(
-        vocab_size=tokenizer.vocab_size,
-        hidden_size=hidden_size,
-        num_hidden_layers=2,
-        num_attention_heads=2,
-        intermediate_size=2 * hidden_size,
-        max_position_embeddings=130,
-        type_vocab_size=1,
-    )
-    torch.manual_seed(0)
-    RobertaForMaskedLM(config).save_pretrained(folder)
-    return folder
+    return build_reader_model(folder, tokenizer, hidden_size, num_heads=2, num_positions=128)

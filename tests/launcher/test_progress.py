@@ -5,9 +5,10 @@ import io
 import pytest
 from rich.console import Console
 
-from launcher.event_text import duration, event_line, step_line
+from launcher.event_text import event_line, step_line
 from launcher.prepare_data import ProgressFile, progress_file
 from launcher.progress import BarView, LineView, RunFeed
+from robustbert.durations import duration
 from robustbert.json_lines import JsonTail
 from robustbert.run_directory import RunDirectory
 

@@ -66,7 +66,7 @@ def test_a_frame_shows_the_figures_of_the_last_logged_step(tmp_path):
     story.train(1, 60)
     story.save(50)
     text = shown(RunRecord(story.run))
-    figures = ("6.0%", "tokens/s", "256", "forward, backward", "0.300 s", "60%", "300.00 at step 0")
+    figures = ("6.0%", "tokens/s", "256", "forward and backward", "0.300 s", "60%", "300.00 at step 0")
     for expected in ("step 60 of 1,000", "step 50", "interrupted", *figures):
         assert expected in text, expected
 

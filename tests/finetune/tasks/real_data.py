@@ -10,8 +10,8 @@ from robustbert.finetune.tasks.squad.read import read_squad
 NUM_EXAMPLES = 64
 
 
-def build_reader_model(folder: Path, tokenizer, hidden_size: int = 64) -> Path:
-    """RobertaForMaskedLM with 2 layers, 512 positions, random weights, beside a tokenizer of ours."""
+def build_reader_model(folder: Path, tokenizer, hidden_size: int = 64, num_heads: int = 4, num_positions: int = 512) -> Path:
+    """RobertaForMaskedLM with 2 layers and random weights, beside a tokenizer of ours."""
     import torch
     from transformers import RobertaConfig, RobertaForMaskedLM
 
@@ -20,9 +20,9 @@ def build_reader_model(folder: Path, tokenizer, hidden_size: int = 64) -> Path:
         vocab_size=tokenizer.vocab_size,
         hidden_size=hidden_size,
         num_hidden_layers=2,
-        num_attention_heads=4,
+        num_attention_heads=num_heads,
         intermediate_size=2 * hidden_size,
-        max_position_embeddings=514,
+        max_position_embeddings=num_positions + 2,
         type_vocab_size=1,
     )
     torch.manual_seed(0)
