@@ -1,7 +1,9 @@
 """fairseq's format: every direction is bitwise there and back, older layouts are read, a bad file is one clear line."""
 
 import os
+import sys
 from pathlib import Path
+from types import ModuleType
 
 import pytest
 import torch
@@ -91,6 +93,21 @@ def test_a_model_file_and_other_heads_are_read(theirs, tmp_path):
     copied = copy_of(theirs, tmp_path / "with_head", content)
     done = convert(copied / "model.pt", "huggingface", tmp_path / "out")
     assert "not carried over: the classification head mnli" in done.notes
+
+
+@pytest.mark.parametrize("module", ["fairseq.meters", "fairseq.logging.meters"])
+def test_a_training_checkpoint_with_its_meters_is_read_without_fairseq(theirs, tmp_path, monkeypatch, module):
+    """fairseq before 0.9 pickled its meters as objects beside the weights."""
+    meters = ModuleType(module)
+    meters.AverageMeter = type("AverageMeter", (), {"__module__": module, "__init__": lambda self: setattr(self, "val", 2.5)})
+    content = read_model_file(theirs / "model.pt") | {"extra_state": {"train_meters": {"loss": meters.AverageMeter()}}}
+    with monkeypatch.context() as patch:
+        for name in ("fairseq", "fairseq.logging", module):
+            patch.setitem(sys.modules, name, meters if name == module else ModuleType(name))
+        training = copy_of(theirs, tmp_path / "training", content)
+    assert vars(read_model_file(training / "model.pt")["extra_state"]["train_meters"]["loss"]) == {"val": 2.5}
+    done = convert(training, "huggingface", tmp_path / "out")
+    assert done.max_logit_difference < 1e-4
 
 
 class Hostile:

@@ -34,11 +34,11 @@ class TextTask(Task):
         return not self.labels
 
     def items(self, examples: list[TextExample], tokenizer, max_length: int, training: bool) -> list[Item]:
-        """One item an example; the longer of two texts is cut first."""
+        """One item an example; the longer of two texts is cut first. The name of a special token inside a text is text."""
         if not examples:
             return []
         texts = [[example.texts[i] for example in examples] for i in range(len(examples[0].texts))]
-        encodings = tokenizer(*texts, truncation="longest_first", max_length=max_length)
+        encodings = tokenizer(*texts, truncation="longest_first", max_length=max_length, split_special_tokens=True)
         types = encodings.get("token_type_ids") or [None] * len(examples)
         return [
             Item(i, (Encoded(_int32(ids), None if type_ids is None else _int32(type_ids)),), target=example.label)
