@@ -239,7 +239,7 @@ class DataConfig:
 class OptimConfig:
     """The optimizer and its schedule (section 2.4, Table 9); decay is linear, from the end of the warm-up to zero."""
 
-    name: Literal["adam"] = "adam"
+    name: Literal["adam", "lamb"] = "adam"  # lamb: Adam's update scaled by each tensor's trust ratio, for very large batches
     lr: float = 4e-4
     betas: tuple[float, float] = (0.9, 0.98)
     eps: float = 1e-6

@@ -6,9 +6,10 @@ import torch
 
 from robustbert.config import OptimConfig, ParallelConfig
 from robustbert.device import PRECISION_DTYPES
-from robustbert.optim.fused_adam import give_to_megatron
+from robustbert.optim.fused_lamb import FusedLamb, WholeTensors
+from robustbert.optim.optimizer_class import give_to_megatron
 from robustbert.optim.schedule import apply_learning_rate
-from robustbert.optim.state import OwnedPart, owned_parts, restore_scalars, scalars
+from robustbert.optim.state import OwnedPart, main_weights, owned_parts, restore_scalars, scalars, single_optimizers
 from robustbert.parallel.mesh import Mesh
 
 
@@ -76,13 +77,13 @@ def build_optimizer(
     fp16 has a dynamic loss scale; fp16 and bf16 keep fp32 main weights; with parallel.distributed_optimizer the
     state is split over the data-parallel ranks.
     """
-    give_to_megatron()
+    give_to_megatron(config.name)
     from megatron.core.optimizer import OptimizerConfig, get_megatron_optimizer
 
     dtype = PRECISION_DTYPES[precision]
     megatron_optimizer = get_megatron_optimizer(
         OptimizerConfig(
-            optimizer="adam",
+            optimizer="adam",  # of the class that give_to_megatron chose
             lr=config.lr,
             weight_decay=config.weight_decay,
             adam_beta1=config.betas[0],
@@ -104,4 +105,23 @@ def build_optimizer(
     )
     if precision == "fp16":
         model.config.grad_scale_func = megatron_optimizer.scale_loss
+    for single in single_optimizers(megatron_optimizer):
+        if isinstance(single.optimizer, FusedLamb):
+            single.optimizer.whole_tensors = _whole_tensors(single, model, mesh, parallel.distributed_optimizer)
     return Optimizer(megatron_optimizer, config, total_steps, parallel.distributed_optimizer)
+
+
+def _whole_tensors(single_optimizer, model, mesh: Mesh, is_sharded: bool) -> WholeTensors:
+    """What this rank's main weights are parts of: the stage's parameters, which all its ranks have in the same order."""
+    parameters = list(model.parameters())
+    numbers = {id(parameter): number for number, parameter in enumerate(parameters)}
+    return WholeTensors(
+        number_of={id(main): numbers[id(parameter)] for parameter, main, _, _ in main_weights(single_optimizer)},
+        num_tensors=len(parameters),
+        device=mesh.device.torch_device,
+        tensor_parallel_numbers=tuple(
+            number for number, parameter in enumerate(parameters) if getattr(parameter, "tensor_model_parallel", False)
+        ),
+        tensor_group=mesh.groups.tp if mesh.tp_size > 1 else None,
+        shard_group=mesh.groups.dp if is_sharded and mesh.dp_size > 1 else None,
+    )

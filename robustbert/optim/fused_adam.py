@@ -1,8 +1,6 @@
 """FusedAdam: Adam with decoupled weight decay in the shape of Apex's class, over torch's fused kernel.
 
-Where Apex is installed, megatron-core finds it and this class is not used. Elsewhere megatron-core would fall back to
-torch's AdamW, whose distributed checkpoints it cannot read; with an optimizer of Apex's shape it runs the same code as
-with Apex: one `step` a parameter group, and only `exp_avg` and `exp_avg_sq` a parameter.
+Of that shape is one `step` a parameter group, and only `exp_avg` and `exp_avg_sq` a parameter.
 """
 
 import torch
@@ -46,17 +44,3 @@ class FusedAdam(torch.optim.Optimizer):
                 amsgrad=False,
                 maximize=False,
             )
-
-
-def give_to_megatron() -> str:
-    """Make megatron-core use a fused Adam; returns which ("apex" or "torch"). Idempotent."""
-    import megatron.core.optimizer as optimizer
-    import megatron.core.optimizer.distrib_optimizer as distrib_optimizer
-
-    if not optimizer.USING_PYTORCH_OPTIMIZER and optimizer.Adam is not FusedAdam:
-        return "apex"
-    optimizer.Adam = distrib_optimizer.Adam = FusedAdam
-    optimizer.USING_PYTORCH_OPTIMIZER = False
-    distrib_optimizer.HAVE_APEX_OR_TE = True
-    distrib_optimizer.USING_APEX_OPTIMIZER = True
-    return "torch"

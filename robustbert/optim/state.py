@@ -40,7 +40,7 @@ def single_optimizers(megatron_optimizer) -> list:
 
 
 def scalars(megatron_optimizer) -> dict:
-    """The state that is no tensor: Adam's own step count, and the loss scaler's; values for JSON."""
+    """The state that is no tensor: the optimizer's own step count, and the loss scaler's; values for JSON."""
     (optimizer, *_) = single_optimizers(megatron_optimizer)
     record = {"adam_step": max((int(g.get("step", 0)) for g in optimizer.optimizer.param_groups), default=0)}
     scaler = getattr(optimizer, "grad_scaler", None)
@@ -63,17 +63,7 @@ def restore_scalars(megatron_optimizer, record: dict) -> None:
             scaler.load_state_dict(saved)
 
 
-def _parts_of(optimizer) -> Iterator[OwnedPart]:
-    for parameter, main, start, stop in _main_weights(optimizer):
-        state = optimizer.optimizer.state[main]
-        for key in MOMENTS:
-            if key not in state:
-                state[key] = torch.zeros_like(main)
-        moments = {key: state[key].view(-1) for key in MOMENTS}
-        yield OwnedPart(parameter, start, stop, main.detach().view(-1), moments)
-
-
-def _main_weights(optimizer) -> Iterator[tuple]:
+def main_weights(optimizer) -> Iterator[tuple]:
     """(parameter, its main weight, start, stop) of every parameter of which this rank owns something."""
     if hasattr(optimizer, "model_param_group_index_map"):  # the distributed optimizer
         for parameter, (group, place) in optimizer.model_param_group_index_map.items():
@@ -87,3 +77,13 @@ def _main_weights(optimizer) -> Iterator[tuple]:
     else:
         for group in optimizer.optimizer.param_groups:
             yield from ((parameter, parameter, 0, parameter.numel()) for parameter in group["params"])
+
+
+def _parts_of(optimizer) -> Iterator[OwnedPart]:
+    for parameter, main, start, stop in main_weights(optimizer):
+        state = optimizer.optimizer.state[main]
+        for key in MOMENTS:
+            if key not in state:
+                state[key] = torch.zeros_like(main)
+        moments = {key: state[key].view(-1) for key in MOMENTS}
+        yield OwnedPart(parameter, start, stop, main.detach().view(-1), moments)

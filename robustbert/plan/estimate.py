@@ -23,7 +23,9 @@ _WIRE = {
     "send": lambda n: 1.0,
     "receive": lambda n: 0.0,
 }
-_ADAM_BYTES = 28  # of an owned parameter: gradient, weight, two moments read; weight and moments written
+# Bytes moved for an owned parameter. Adam, one kernel: gradient, weight and two moments read, weight and moments written.
+# LAMB, a kernel an operation: the moments 32, the denominator 24, the update 32, two norms 8, the trust ratio and the weight 20.
+_UPDATE_BYTES = {"adam": 28, "lamb": 116}
 _BACKWARD_SHARE = 2 / 3
 
 
@@ -165,7 +167,7 @@ def step_parts(record: StepRecord, config: RunConfig, num_processes: int, hardwa
         reduction_s=seconds("data", kinds=("all_reduce", "reduce_scatter")),
         gathering_s=seconds("data", kinds=("all_gather",)),
         embedding_s=seconds("embedding", "job"),
-        optimizer_s=once + owned * _ADAM_BYTES / hardware.memory_bytes_per_s,
+        optimizer_s=once + owned * _UPDATE_BYTES[config.optim.name] / hardware.memory_bytes_per_s,
         kept_bytes=record.position.total_bytes,
         activation_bytes=record.activation_bytes,
     )

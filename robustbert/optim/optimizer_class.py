@@ -1,0 +1,34 @@
+"""Which class megatron-core builds its optimizers of.
+
+megatron-core takes Apex's FusedAdam where it finds it. Elsewhere it would fall back to torch's AdamW, whose distributed checkpoints
+it cannot read; with a class of Apex's shape it runs the same code as with Apex. It knows nothing of LAMB.
+"""
+
+import functools
+
+import torch
+
+from robustbert.optim.fused_adam import FusedAdam
+from robustbert.optim.fused_lamb import FusedLamb
+
+
+def give_to_megatron(name: str) -> type[torch.optim.Optimizer]:
+    """Make megatron-core build what `optim.name` says ("adam", "lamb"); returns the class. Holds until the next call."""
+    import megatron.core.optimizer as optimizer
+    import megatron.core.optimizer.distrib_optimizer as distrib_optimizer
+
+    adam = _adam_that_megatron_found() or FusedAdam  # asked first: what follows changes the answer
+    chosen = FusedLamb if name == "lamb" else adam
+    optimizer.Adam = distrib_optimizer.Adam = chosen
+    optimizer.USING_PYTORCH_OPTIMIZER = False
+    distrib_optimizer.HAVE_APEX_OR_TE = True
+    distrib_optimizer.USING_APEX_OPTIMIZER = True
+    return chosen
+
+
+@functools.cache
+def _adam_that_megatron_found() -> type[torch.optim.Optimizer] | None:
+    """Apex's FusedAdam, or Transformer Engine's; None where megatron-core found neither."""
+    import megatron.core.optimizer as optimizer
+
+    return None if optimizer.USING_PYTORCH_OPTIMIZER else optimizer.Adam
