@@ -46,7 +46,7 @@ def main(arguments: list[str] | None = None) -> int:
     options = _parser().parse_args(arguments)
     common = ["--data", str(options.data), "--seeds", options.seeds, "--epochs", str(options.epochs), "--max-length", "128"]
     common += ["--grid", f"lr={','.join(map(str, options.lr))}", f"batch_size={options.batch_size}"]
-    common += [f"--micro-batch-size={options.batch_size}", f"--parallel={options.parallel}"]
+    common += [f"--micro-batch-size={options.batch_size}", f"--parallel={options.parallel}", f"--precision={options.precision}"]
     pretrained = ["--model", str(options.model)]
     lines = [f"{'task':8}{'weights':28}{'dev accuracy: median':>22}  {'least to greatest':20}{'seeds':8}lr"]
     for task in options.tasks.split(","):
@@ -63,7 +63,8 @@ def main(arguments: list[str] | None = None) -> int:
     print("\n".join(lines))
     if options.record:
         command = "benchmarks/finetune_small.py " + " ".join(arguments or sys.argv[1:])
-        about = [f"model: {_model_line(options.model)}", f"{options.examples} training examples, whole development sets", ""]
+        count = f"{options.examples:,} training examples" if options.examples else "all training examples"
+        about = [f"model: {_model_line(options.model)}", f"{count}, {options.epochs} epochs, whole development sets", ""]
         write_record(options.record, "A small model finetuned", command, "", ("torch", "transformers"), [*about, *lines])
     return 0
 
@@ -92,7 +93,7 @@ def mnli_model(options: argparse.Namespace, name: str, words: list[str]) -> Path
     folder = options.output / f"mnli-{name}"
     words = ["mnli", "--output", str(folder), "--data", str(options.data), "--epochs", str(options.mnli_epochs), *words]
     words += ["--lr", str(options.mnli_lr), "--batch-size", str(options.batch_size), "--micro-batch-size", str(options.batch_size)]
-    words += ["--max-length", "128", "--train-examples", str(options.mnli_examples)]
+    words += ["--max-length", "128", "--train-examples", str(options.mnli_examples), "--precision", options.precision]
     if exit_code := finetune(words):
         sys.exit(exit_code)
     return folder
@@ -133,12 +134,13 @@ def _parser() -> argparse.ArgumentParser:
     add("--record", type=Path, metavar="FILE", help="write the table down with the machine, the commit and the versions")
     add("--seeds", default="1,2,3", metavar="N,N", help="(1,2,3)")
     add("--tasks", default="sst-2,mrpc", metavar="TASK,TASK", help="scored by accuracy (sst-2,mrpc)")
-    add("--examples", type=int, default=2048, metavar="N", help="training examples of each task (2048)")
+    add("--examples", type=int, default=2048, metavar="N", help="training examples of each task, 0: all (2048)")
     add("--epochs", type=int, default=4, metavar="N", help="(4)")
     add("--mnli-examples", type=int, default=8192, metavar="N", help="training examples of MNLI, 0: no start from MNLI (8192)")
     add("--mnli-epochs", type=int, default=2, metavar="N", help="(2)")
     add("--mnli-lr", type=float, default=3e-4, metavar="N", help="(3e-4)")
     add("--lr", type=_rates, default=[3e-4], metavar="N,N", help="a small model takes a larger one than Table 10's (3e-4)")
+    add("--precision", default="fp32", help="fp32, bf16, fp16 (fp32)")
     add("--batch-size", type=int, default=32, metavar="N", help="(32)")
     add("--parallel", type=int, default=1, metavar="N", help="finetunings at once (1)")
     return parser

@@ -10,13 +10,18 @@ from pathlib import Path
 
 from robustbert.config import ConfigError, RunConfig, load_config
 
+ROBERTA_VOCAB_SIZE = 50265
 _SHOWN = 12  # layouts of a search
 _WHOLE = 3  # of them simulated in whole
 
 
 def plan(options: argparse.Namespace) -> int:
     """Print the plan of a configuration. 1 where it does not fit the device, ConfigError where its layout cannot be built."""
-    config = with_vocabulary(load_config(options.config, options.overrides))
+    asked = load_config(options.config, options.overrides)
+    config = with_vocabulary(asked)
+    if asked.model.vocab_size is None and isinstance(asked.data.tokenizer, str) and not Path(asked.data.tokenizer).exists():
+        size = config.model.vocab_size
+        print(f"data.tokenizer ({asked.data.tokenizer}) is not there: a vocabulary of {size:,} is assumed (model.vocab_size=N)", file=sys.stderr)
     warnings.filterwarnings("ignore", module="megatron")  # at its import it warns about all that could be installed
     from robustbert.plan import report, text  # torch: not needed by the other commands
     from robustbert.hardware import load_profile
@@ -39,17 +44,15 @@ def plan(options: argparse.Namespace) -> int:
 
 
 def with_vocabulary(config: RunConfig) -> RunConfig:
-    """The configuration with model.vocab_size set: given, or the tokenizer's. ConfigError where neither is there."""
+    """The configuration with model.vocab_size set: given, or the tokenizer's; where neither is there RoBERTa's."""
     size = config.model.vocab_size
     if size is None and isinstance(config.data.tokenizer, str):
-        if not Path(config.data.tokenizer).exists():
-            raise ConfigError(
-                f"data.tokenizer ({config.data.tokenizer}) is not there, so the vocabulary's size is not known; give it: "
-                "model.vocab_size=50265 (RoBERTa's)"
-            )
-        from robustbert.data.tokenizer import load_tokenizer
+        if Path(config.data.tokenizer).exists():
+            from robustbert.data.tokenizer import load_tokenizer
 
-        size = load_tokenizer(config.data.tokenizer).vocab_size
+            size = load_tokenizer(config.data.tokenizer).vocab_size
+        else:
+            size = ROBERTA_VOCAB_SIZE
     elif size is None:
         size = config.data.tokenizer.train.vocab_size
     return dataclasses.replace(config, model=dataclasses.replace(config.model, vocab_size=size))

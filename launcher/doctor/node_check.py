@@ -70,7 +70,7 @@ def _with_vocabulary(config):
 
     try:
         return with_vocabulary(config)
-    except (ValueError, OSError):  # the tokenizer is not there: told with the data
+    except (ValueError, OSError):  # the tokenizer cannot be read: told with the data
         return config
 
 

@@ -62,7 +62,8 @@ def commit(staging: Path, final: Path, manifest: Manifest) -> None:
 
     COMMITTED holds the manifest's own checksum, so that nothing in the folder can change unnoticed.
     """
-    text = json.dumps({"format_version": FORMAT_VERSION, **manifest.__dict__}, indent=1)
+    place = {name: manifest.state.get(name) for name in ("step", "tokens")}  # for whoever looks into the file
+    text = json.dumps({"format_version": FORMAT_VERSION, **place, **manifest.__dict__}, indent=1)
     write_text_file(staging / MANIFEST, text)
     write_text_file(staging / COMMITTED, checksum(text.encode()) + "\n")
     _flush_folder(staging)

@@ -249,7 +249,7 @@ class OptimConfig:
     initial_loss_scale: float = 2.0**12  # this and the three below count with precision: fp16 only
     min_loss_scale: float = 2.0**-13
     loss_scale_window: int = 1000  # steps without overflow after which the scale doubles
-    loss_scale_hysteresis: int = 1  # overflows in a row after which it halves
+    loss_scale_hysteresis: int = 1  # overflows, counted since it last grew, after which it halves
 
     def __post_init__(self):
         require_positive("optim", lr=self.lr, eps=self.eps, loss_scale_window=self.loss_scale_window)

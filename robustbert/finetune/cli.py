@@ -2,6 +2,7 @@
 
 import argparse
 import signal
+import socket
 import sys
 from collections.abc import Callable
 from dataclasses import fields
@@ -15,7 +16,7 @@ _EXAMPLE = f"""examples:
   tools/finetune sst-2 --model runs/large --data glue --output finetuned/sst-2
   tools/finetune mnli --model models/large --data glue/MNLI --output finetuned/mnli --lr 1e-5 --precision bf16
   tools/finetune rte --start-from finetuned/mnli --data glue --output finetuned/rte
-  torchrun --nproc-per-node 8 tools/finetune mnli --model models/large --data glue --output finetuned/mnli-8
+  torchrun --nproc-per-node 8 tools/finetune mnli --model models/large --data glue --output finetuned/mnli-8 --micro-batch-size 4
 
   tools/finetune mrpc --sweep --model models/large --data glue --output sweeps/mrpc --parallel 2
   tools/finetune glue --model models/large --data glue --output sweeps/glue --precision fp16 \\
@@ -63,20 +64,20 @@ def main(
     from robustbert.finetune import commands
 
     former = signal.signal(signal.SIGTERM, _interrupt)  # a scheduler's signal: end as Ctrl-C does
-    rank = 0
+    job = Job()
     try:
         if options.sweep:
             return commands.sweep(options, program)
         job = find_job()
-        rank = job.rank
         command = commands.ensemble if options.ensemble else commands.submit if options.submit else commands.finetune_one
         return command(options, job)
     except (ValueError, OSError) as error:
-        if rank == 0:
-            print(f"tools/finetune: error: {error}", file=sys.stderr)
+        if job.local_rank == 0:  # once a node: its disk or its data may be the one that lacks something
+            where = f" (on {socket.gethostname()})" if job.rank else ""
+            print(f"tools/finetune: error: {error}{where}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
-        if rank == 0:
+        if job.rank == 0:
             print(f"tools/finetune: interrupted; the same command goes on from {options.output}", file=sys.stderr)
         return 130
     finally:
@@ -113,6 +114,8 @@ def _check(parser: argparse.ArgumentParser, options: argparse.Namespace) -> None
             parser.error(f"{given[0]} is for a sweep; add --sweep")
     if wrong := next((word for word in options.cluster if not word.startswith("cluster.")), None):
         parser.error(f"{wrong!r} is no option; only cluster.KEY=VALUE goes without dashes")
+    if options.model and options.start_from:
+        parser.error("--model and --start-from both name the encoder; one of them")
     if options.tasks and options.task != "glue":
         parser.error("--tasks is for glue")
 
@@ -128,6 +131,7 @@ def _parser() -> argparse.ArgumentParser:
     add = parser.add_argument
     add("task", choices=(*MODULES, "glue"), metavar="TASK", help=f"{', '.join(MODULES)}, or glue: all of GLUE")
     add("--model", type=Path, metavar="DIR", help="the pretrained model")
+    add("--tokenizer", type=Path, metavar="DIR", help="of a --model without one beside it, such as fairseq's roberta.large")
     add("--start-from", type=Path, metavar="DIR", help="a former finetuning's output: its encoder, with a new head")
     add("--data", type=Path, required=True, metavar="DIR", help="the task's official files, or the folder that holds its folder")
     add("--output", type=Path, required=True, metavar="DIR", help="the folder to make; one of the same command is resumed")

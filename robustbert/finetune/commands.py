@@ -13,13 +13,23 @@ from robustbert.finetune.output import OutputFolder, write_json
 from robustbert.finetune.progress import build_view
 from robustbert.finetune.settings import FinetuneError, option_name
 from robustbert.finetune.submission import TEST_ROWS, write_zip
-from robustbert.finetune.sweep import DEFAULT_SEEDS, Cell, SweepRequest, grid_cells, parse_grid, read_cells, run_sweep
+from robustbert.finetune.sweep import (
+    DEFAULT_SEEDS,
+    Cell,
+    SweepRequest,
+    chosen_model,
+    grid_cells,
+    parse_grid,
+    read_cells,
+    run_sweep,
+)
 from robustbert.finetune.table import summarise, write_table
 from robustbert.finetune.task import Task
 from robustbert.finetune.tasks import FROM_MNLI, GLUE, build_task
 from robustbert.job import Job
 
 _EXTRA = ("sklearn", "scipy")
+SOME_FAILED = 1  # the launcher's exit code of a sweep that ran, with members that failed
 
 
 def finetune_one(options: argparse.Namespace, job: Job) -> int:
@@ -29,7 +39,7 @@ def finetune_one(options: argparse.Namespace, job: Job) -> int:
     _prepare_libraries()
     task = build_task(options.task)
     settings = replace(task.settings, **given_settings(options))
-    request = Request(options.data, options.output, settings, options.model, options.start_from)
+    request = Request(options.data, options.output, settings, options.model, options.start_from, options.tokenizer)
     with build_view(job.rank, job.world_size) as view:
         result = finetune(task, request, job, view)
     if job.rank == 0:
@@ -44,7 +54,9 @@ def sweep(options: argparse.Namespace, program: tuple[str, ...]) -> int:
     names = _tasks_of(options)
     for name in names:
         _check_data(build_task(name), options.data)
-    model = encoder_folder(options.model, None, options.output.absolute().parent / ".converted") if options.model else None
+    model = chosen_model(options.output, options.model)
+    if model is None and options.model:
+        model = encoder_folder(options.model, None, options.output.absolute().parent / ".converted", options.tokenizer)
     if options.task != "glue":
         exit_code = _run_stage(options, program, options.output, names, model, options.start_from)
     else:
@@ -132,11 +144,15 @@ def _sweep_glue(options: argparse.Namespace, program: tuple[str, ...], names: li
     later = [name for name in names if name in FROM_MNLI] if "mnli" in names and not options.no_mnli_start else []
     first = [name for name in names if name not in later]
     exit_code = _run_stage(options, program, options.output / "first", first, model, options.start_from)
-    if exit_code or not later:
+    if exit_code not in (0, SOME_FAILED) or not later:
         return exit_code
-    mnli = best_members(list(read_cells(options.output / "first")), "mnli", 1)[0]
+    cells = list(read_cells(options.output / "first"))
+    if any(output.result() is None for cell, output in cells if cell.task == "mnli"):
+        print(f"{', '.join(later)} start when all of mnli is finished: give the same command again", flush=True)
+        return exit_code
+    mnli = best_members(cells, "mnli", 1)[0]
     print(f"{', '.join(later)} start from {mnli}", flush=True)
-    return _run_stage(options, program, options.output / "from-mnli", later, None, mnli)
+    return _run_stage(options, program, options.output / "from-mnli", later, None, mnli) or exit_code
 
 
 def _run_stage(
@@ -159,10 +175,19 @@ def _run_stage(
     shared = [word for name, value in fixed.items() for word in ([option_name(name)] + ([] if value is True else [str(value)]))]
     launcher = [f"--scheduler={options.scheduler}"] if options.scheduler else []
     launcher += [f"--parallel={options.parallel}"] if options.parallel else []
-    request = SweepRequest(
-        folder, options.data, model, start_from, tuple(shared), program, tuple(cells), (*launcher, *options.cluster)
+    return run_sweep(
+        SweepRequest(
+            folder=folder,
+            data=options.data,
+            model=model,
+            asked_model=options.model,
+            start_from=start_from,
+            options=tuple(shared),
+            program=program,
+            cells=tuple(cells),
+            launcher_options=(*launcher, *options.cluster),
+        )
     )
-    return run_sweep(request)
 
 
 def _parse_seeds(text: str | None) -> tuple[int, ...]:

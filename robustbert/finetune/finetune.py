@@ -33,6 +33,7 @@ class Request:
     settings: Settings
     model: Path | None = None
     start_from: Path | None = None
+    tokenizer: Path | None = None  # of a model without one beside it
 
     @property
     def cache(self) -> Path:
@@ -46,7 +47,9 @@ def finetune(task: Task, request: Request, job: Job, view: Quiet) -> dict:
     All of it is a function of the request: neither the number of processes nor an interruption changes the result.
     """
     settings, output = request.settings, OutputFolder(request.output)
-    folder = None if output.result() else encoder_folder(request.model, request.start_from, request.cache)
+    folder = None
+    if not output.result():
+        folder = output.encoder() or encoder_folder(request.model, request.start_from, request.cache, request.tokenizer)
     device = Device.detect(job)
     with device.joined(job, _JOIN_TIMEOUT_S):
         replicas = Replicas(job)
@@ -64,8 +67,14 @@ def finetune(task: Task, request: Request, job: Job, view: Quiet) -> dict:
         training = Training(task, model, items["train"], tokenizer.pad_token_id, settings, device, replicas)
         training.load(output.load_state())
         if replicas.rank == 0:
-            output.begin(asked)
+            output.begin(asked, folder)
         view.say(_first_line(task, training, job, device))
+        shared_by = -(-settings.batch_size // settings.micro_batch_size)
+        if shared_by < job.world_size:
+            view.say(
+                f"only {shared_by} of {job.world_size} processes have work: a batch of {settings.batch_size} has that many micro-batches "
+                f"of {settings.micro_batch_size}; lower --micro-batch-size"
+            )
         while not training.is_finished():
             loss = training.take_step()
             view.step(training.step, training.total_steps, loss, training.left_s())
@@ -81,7 +90,7 @@ def finetune(task: Task, request: Request, job: Job, view: Quiet) -> dict:
                         _save_model(output, task, model, tokenizer, examples, items, dev)
             if replicas.rank == 0 and (training.at_epoch_end() or training.step % settings.save_steps == 0):
                 output.save_state(training.state())
-        result = _result(task, request, training, job, device)
+        result = _result(task, request, folder, training, job, device)
         if replicas.rank == 0:
             output.finish(result)
         return result
@@ -175,7 +184,7 @@ def _epoch_line(training: Training, scores: dict, is_best: bool) -> str:
     return "  ".join(parts) + ("  (best so far)" if is_best else "")
 
 
-def _result(task: Task, request: Request, training: Training, job: Job, device: Device) -> dict:
+def _result(task: Task, request: Request, folder: Path, training: Training, job: Job, device: Device) -> dict:
     best = training.best
     return {
         "task": task.name,
@@ -190,6 +199,7 @@ def _result(task: Task, request: Request, training: Training, job: Job, device: 
         "device": str(device.torch_device),
         "model": str(request.model or ""),
         "start_from": str(request.start_from or ""),
+        "encoder": str(folder),
         "settings": asdict(request.settings),
         "history": training.history,
         "versions": {name: _version(name) for name in _LIBRARIES},

@@ -22,11 +22,11 @@ def read_split(task: Task, folder: Path, split: str) -> list | None:
         return None
 
 
-def encoder_folder(model: Path | None, start_from: Path | None, cache: Path) -> Path:
+def encoder_folder(model: Path | None, start_from: Path | None, cache: Path, tokenizer: Path | None = None) -> Path:
     """The Hugging Face folder with the encoder to start from; outside of torch.distributed, any number of processes may ask.
 
     model: whatever tools/convert takes as its source, converted into `cache` where it has another format.
-    start_from: a former finetuning's output, finished.
+    start_from: a former finetuning's output, finished. tokenizer: of a model that has none beside it.
     """
     if start_from is not None:
         former = OutputFolder(start_from)
@@ -39,4 +39,4 @@ def encoder_folder(model: Path | None, start_from: Path | None, cache: Path) -> 
         return model
     from robustbert.convert.cache import as_huggingface_folder  # imports the engine
 
-    return as_huggingface_folder(model, cache)
+    return as_huggingface_folder(model, cache, tokenizer)

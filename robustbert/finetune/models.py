@@ -65,14 +65,30 @@ def read_config(source: ModelSource, **changes):
 
 
 def read_tokenizer(folder: Path):
-    """The fast tokenizer of a folder."""
-    from transformers import AutoTokenizer
+    """The fast tokenizer of a folder; it gives segments if the model beside it reads them."""
+    from transformers import AutoConfig, AutoTokenizer
 
     with _reading(folder):
-        tokenizer = AutoTokenizer.from_pretrained(folder)
+        tokenizer, config = AutoTokenizer.from_pretrained(folder), AutoConfig.from_pretrained(folder)
     if not tokenizer.is_fast:
         raise FinetuneError(f"{folder} has no fast tokenizer; save one beside the model: it has a tokenizer.json")
+    if config.model_type == "roberta" and config.type_vocab_size > 1:
+        _give_segments(tokenizer)
     return tokenizer
+
+
+def _give_segments(tokenizer) -> None:
+    """Have RoBERTa's tokenizer tell two texts' segments as pretraining on pairs does (sections 2.2, 4.2); by itself it tells none."""
+    from tokenizers.processors import ByteLevel, Sequence, TemplateProcessing
+
+    bos, eos = tokenizer.bos_token, tokenizer.eos_token
+    template = TemplateProcessing(
+        single=f"{bos}:0 $A:0 {eos}:0",
+        pair=f"{bos}:0 $A:0 {eos}:0 {eos}:1 $B:1 {eos}:1",
+        special_tokens=[(bos, tokenizer.bos_token_id), (eos, tokenizer.eos_token_id)],
+    )
+    tokenizer.backend_tokenizer.post_processor = Sequence([ByteLevel(trim_offsets=True), template])
+    tokenizer.model_input_names = ["input_ids", "token_type_ids", "attention_mask"]
 
 
 def num_positions(model: torch.nn.Module) -> int:

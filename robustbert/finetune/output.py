@@ -47,21 +47,31 @@ class OutputFolder:
 
     def check(self, request: dict) -> dict | None:
         """The result where the folder is finished. FinetuneError where it is another command's; changes nothing."""
-        if not self.path.exists() or not any(self.path.iterdir()):
+        if is_untouched(self.path):
             return None
-        former = read_json(self.settings_file) if self.settings_file.exists() else None
+        former = self._settings()
+        if former is not None:
+            former.pop("encoder", None)
         if former != request:
             raise FinetuneError(f"{self.path} {_difference(former, request)}; nothing is overwritten, choose another --output")
         return self.result()
 
-    def begin(self, request: dict) -> None:
-        """Make the folder this command's."""
+    def begin(self, request: dict, encoder: Path) -> None:
+        """Make the folder this command's. encoder: the folder of the model that the request's name stood for at this time."""
         self.path.mkdir(parents=True, exist_ok=True)
-        write_json(self.settings_file, request)
+        write_json(self.settings_file, request | {"encoder": str(encoder.absolute())})
+
+    def encoder(self) -> Path | None:
+        """What `begin` was told; None before, and where it is gone."""
+        encoder = (self._settings() or {}).get("encoder")
+        return Path(encoder) if encoder and Path(encoder).exists() else None
 
     def result(self) -> dict | None:
         """The content of result.json; None before the end."""
         return read_json(self.result_file) if self.result_file.exists() else None
+
+    def _settings(self) -> dict | None:
+        return read_json(self.settings_file) if self.settings_file.exists() else None
 
     def save_state(self, state: dict) -> None:
         """Replace the state, whole or not at all."""
@@ -102,6 +112,11 @@ class OutputFolder:
             self.model.rename(former)
         partial.rename(self.model)
         shutil.rmtree(former, ignore_errors=True)
+
+
+def is_untouched(folder: Path) -> bool:
+    """Whether the folder is not there, or has nothing in it but what a write that was cut off left."""
+    return not folder.exists() or all(path.name.endswith(".partial") for path in folder.iterdir())
 
 
 def write_json(path: Path, content) -> None:

@@ -47,13 +47,6 @@ TABLE_5_DEV = {
     "XLNet large": _row(_GLUE, 89.8, None, 93.9, 91.8, 83.8, 95.6, 89.2, 63.6, 91.8, None),
     "RoBERTa large": _row(_GLUE, 90.2, 90.2, 94.7, 92.2, 86.6, 96.4, 90.9, 68.0, 92.4, 91.3),
 }
-# Table 5, ensembles on the test sets, from the leaderboard of July 25, 2019
-TABLE_5_TEST = {
-    "ALICE": _row((*_GLUE, "Avg"), 88.2, 87.9, 95.7, 90.7, 83.5, 95.2, 92.6, 68.6, 91.1, 80.8, 86.3),
-    "MT-DNN": _row((*_GLUE, "Avg"), 87.9, 87.4, 96.0, 89.9, 86.3, 96.5, 92.7, 68.4, 91.1, 89.0, 87.6),
-    "XLNet": _row((*_GLUE, "Avg"), 90.2, 89.8, 98.6, 90.3, 86.3, 96.8, 93.0, 67.8, 91.6, 90.4, 88.4),
-    "RoBERTa": _row((*_GLUE, "Avg"), 90.8, 90.2, 98.9, 90.2, 88.2, 96.7, 92.3, 67.8, 92.2, 89.0, 88.5),
-}
 TABLE_8 = {
     "RoBERTa base, all data, 500k steps": _row(_TABLE_8, 87.6, 92.8, 91.9, 78.7, 94.8, 90.2, 63.6, 91.2),
     "RoBERTa large, BOOKS + WIKI": _row(_TABLE_8, 89.0, 93.9, 91.9, 84.5, 95.3, 90.2, 66.3, 91.6),

@@ -8,6 +8,7 @@ FOLDER/table.json, .md  the result
 import itertools
 import os
 import re
+import signal
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -15,7 +16,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import robustbert
-from robustbert.finetune.output import OutputFolder, read_json, write_json
+from robustbert.finetune.output import OutputFolder, is_untouched, read_json, write_json
 from robustbert.finetune.settings import FinetuneError, Settings, option_name, setting_types
 
 DEFAULT_SEEDS = (1, 2, 3, 4, 5)
@@ -47,6 +48,7 @@ class SweepRequest:
     folder: Path
     data: Path
     model: Path | None
+    asked_model: Path | None  # as the user named it, such as a run, whose newest checkpoint `model` is
     start_from: Path | None
     options: tuple[str, ...]
     program: tuple[str, ...]  # starts tools/finetune
@@ -90,10 +92,11 @@ def run_sweep(request: SweepRequest) -> int:
     content = {
         "title": f"{' '.join(sorted({cell.task for cell in request.cells}))}: {len(request.cells)} finetunings",
         "folder": str(Path.cwd()),
+        "model": {"asked": _absolute(request.asked_model), "folder": _absolute(request.model)},
         "members": [{"name": cell.name, "command": _command(request, cell)} for cell in request.cells],
     }
     if not file.exists():
-        if request.folder.exists() and any(request.folder.iterdir()):
+        if not is_untouched(request.folder):
             raise FinetuneError(
                 f"{request.folder} exists and is no sweep's folder; nothing is overwritten, choose another --output"
             )
@@ -107,7 +110,7 @@ def run_sweep(request: SweepRequest) -> int:
     here = str(Path(robustbert.__file__).resolve().parent.parent)
     path = os.pathsep.join(filter(None, (here, os.environ.get("PYTHONPATH"))))
     sys.stdout.flush()
-    return subprocess.run(words, env=os.environ | {"PYTHONPATH": path}, check=False).returncode
+    return _run(words, os.environ | {"PYTHONPATH": path})
 
 
 def read_cells(folder: Path) -> Iterator[tuple[Cell, OutputFolder]]:
@@ -124,6 +127,18 @@ def read_cells(folder: Path) -> Iterator[tuple[Cell, OutputFolder]]:
             yield Cell(task, values, int(seed.removeprefix("seed="))), OutputFolder(file.parent / "runs" / member["name"])
 
 
+def chosen_model(folder: Path, asked: Path | None) -> Path | None:
+    """The model that the sweep in `folder` began with, if it was asked for by the same name; None without such a sweep.
+
+    A run has other checkpoints by the time that a sweep goes on.
+    """
+    for file in sorted(folder.rglob("sweep.json")):
+        model = read_json(file).get("model") or {}
+        if asked is not None and model.get("asked") == _absolute(asked) and Path(model["folder"]).exists():
+            return Path(model["folder"])
+    return None
+
+
 _PAIR = re.compile(r",(?=[a-z_0-9]+=)")
 
 
@@ -136,6 +151,20 @@ def _command(request: SweepRequest, cell: Cell) -> list[str]:
     for name, value in (*cell.values.items(), ("seed", cell.seed)):
         words += [option_name(name), str(value)]
     return words
+
+
+def _run(words: list[str], environment: dict[str, str]) -> int:
+    """The launcher's exit code. Ctrl-C, or a scheduler's signal, goes on to it: it stops its members before it ends."""
+    process = subprocess.Popen(words, env=environment, process_group=0)
+    while True:
+        try:
+            return process.wait()
+        except KeyboardInterrupt:
+            process.send_signal(signal.SIGINT)
+
+
+def _absolute(path: Path | None) -> str | None:
+    return str(path.absolute()) if path else None
 
 
 def _essence(content: dict) -> list:

@@ -44,7 +44,8 @@ def _summarise_task(task: str, settings: list[dict]) -> dict:
 def _scores(task: str, results: list[dict]) -> dict[str, dict]:
     scores = {}
     for column in COLUMNS[task]:
-        values = [100 * result["metrics"][column.split][column.metric] for result in results if column.split in result["metrics"]]
+        found = [result["metrics"].get(column.split, {}).get(column.metric) for result in results]
+        values = [100 * value for value in found if value is not None]
         if values:
             scores[column.title] = {
                 "median": statistics.median(values),
@@ -89,6 +90,8 @@ def _setting_line(task: str, row: dict, is_best: bool, is_from_mnli: bool) -> st
     seeds = f"{len(row['seeds'])}" + ("" if len(row["seeds"]) == row["asked"] else f" of {row['asked']}")
     if not row["seeds"]:
         return f"| {name} | {setting} | {seeds} | - | - |"
+    if not row["scores"]:  # the set that the paper shows is not there: the score by which epochs are chosen
+        return f"| {name} | {setting} | {seeds} | {100 * row['watched']:.1f} (development set) | - |"
     score = next(iter(row["scores"].values()))
     median = f"**{score['median']:.1f}**" if is_best else f"{score['median']:.1f}"
     return f"| {name} | {setting} | {seeds} | {median} | {score['least']:.1f} to {score['greatest']:.1f} |"

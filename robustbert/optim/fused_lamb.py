@@ -5,10 +5,13 @@ Apex's FusedLAMB takes the norms of what lies on its own process; here they are 
 tensor-parallel ranks and over the distributed optimizer's.
 """
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import torch
 import torch.distributed as dist
+
+_SLICE_NUMEL = 2**24  # elements that are computed at once, 64 MB; a larger weight is a slice of its own
 
 
 @dataclass(frozen=True)
@@ -36,8 +39,9 @@ class WholeTensors:
         columns = (weights, *others)
         squares = torch.zeros(self.num_tensors, len(columns), dtype=torch.float64, device=self.device)
         if weights:
-            own = torch.stack([torch.stack(torch._foreach_norm(tensors)) for tensors in columns], 1)
-            squares.index_copy_(0, numbers, own.double() ** 2)
+            # In float64: on CPU fp32 sums of millions of squares lose digits, more of them the larger a rank's part is.
+            own = [torch.stack(torch._foreach_norm(tensors, 2, torch.float64)) for tensors in columns]
+            squares.index_copy_(0, numbers, torch.stack(own, 1) ** 2)
         if self.shard_group is not None:
             dist.all_reduce(squares, group=self.shard_group)
         if self.tensor_group is not None and self.tensor_parallel_numbers:
@@ -76,15 +80,17 @@ class FusedLamb(torch.optim.Optimizer):
             weights = [p for p in group["params"] if p.grad is not None and p.numel()]
             if not weights:
                 continue
-            updates = self._adam_updates(group, weights)
+            for part in _slices(weights):  # what a slice needs besides is small
+                self._turn_gradients_into_updates(group, part)
+            updates = [weight.grad for weight in weights]
             if group.get("wd_mult", 1.0) == 0:
                 torch._foreach_add_(weights, updates, alpha=-group["lr"])
             else:
                 scaled.append((group["lr"], weights, updates))
         self._apply_with_trust_ratios(scaled)
 
-    def _adam_updates(self, group: dict, weights: list[torch.Tensor]) -> list[torch.Tensor]:
-        """Adam's update with weight decay, before the learning rate; in the place of the gradients."""
+    def _turn_gradients_into_updates(self, group: dict, weights: list[torch.Tensor]) -> None:
+        """Adam's update with weight decay, before the learning rate."""
         for weight in weights:
             if not self.state[weight]:
                 self.state[weight]["exp_avg"] = torch.zeros_like(weight)
@@ -104,7 +110,6 @@ class FusedLamb(torch.optim.Optimizer):
         torch._foreach_div_(gradients, denominators)
         if group["weight_decay"]:
             torch._foreach_add_(gradients, weights, alpha=group["weight_decay"])
-        return gradients
 
     def _apply_with_trust_ratios(self, scaled: list[tuple[float, list[torch.Tensor], list[torch.Tensor]]]) -> None:
         weights = [weight for _, group, _ in scaled for weight in group]
@@ -117,3 +122,14 @@ class FusedLamb(torch.optim.Optimizer):
         torch._foreach_mul_(updates, list(ratios.unbind()))
         for rate, of_group, its_updates in scaled:
             torch._foreach_add_(of_group, its_updates, alpha=-rate)
+
+
+def _slices(weights: list[torch.Tensor]) -> Iterator[list[torch.Tensor]]:
+    part, numel = [], 0
+    for weight in weights:
+        if part and numel + weight.numel() > _SLICE_NUMEL:
+            yield part
+            part, numel = [], 0
+        part.append(weight)
+        numel += weight.numel()
+    yield part

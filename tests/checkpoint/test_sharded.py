@@ -68,6 +68,14 @@ def test_resume_is_bitwise_equal(name, precision, tmp_path):
     assert resumed == whole[SAVED_AFTER:]
 
 
+def test_resume_with_lamb_is_bitwise_equal(tmp_path):
+    layout = LAYOUTS["tp2-dp2-sequence-parallel"]
+    recipe = dataclasses.replace(WITH_DROPOUT, precision="fp16", optim=dataclasses.replace(WITH_DROPOUT.optim, name="lamb"))
+    whole = run_on_ranks(check_part, layout.num_ranks, layout, recipe, tmp_path, False)[0]
+    resumed = run_on_ranks(check_part, layout.num_ranks, layout, recipe, tmp_path, True)[0]
+    assert resumed == whole[SAVED_AFTER:]
+
+
 def check_leg(job, layout, recipe, folder, first, last):
     """Steps [first, last) from what was saved after `first`; saves after `last`. Returns the losses and norms."""
     with opened(job, layout, dataclasses.replace(recipe, seed=99 if first else recipe.seed)) as (mesh, model, optimizer):

@@ -1,6 +1,8 @@
 """as_huggingface_folder: any model as a folder that transformers reads, converted once."""
 
 import os
+import threading
+import time
 
 from robustbert.convert import cache as module
 from robustbert.convert.cache import as_huggingface_folder
@@ -30,8 +32,37 @@ def test_other_models_are_converted_once(tmp_path, monkeypatch):
 def test_another_model_in_the_same_place_is_converted_again(tmp_path, monkeypatch):
     write_fairseq(tmp_path / "fairseq", random_whole(PLAIN), train_tokenizer(iter(TEXT), 300), final=tmp_path / "fairseq")
     asked = []
-    monkeypatch.setattr(module, "convert", lambda source, to, output: asked.append(output))
+    monkeypatch.setattr(module, "convert", lambda source, to, output, tokenizer: asked.append(output))
     as_huggingface_folder(tmp_path / "fairseq", tmp_path / "cache")
     os.utime(tmp_path / "fairseq" / "model.pt", (1, 1))
     as_huggingface_folder(tmp_path / "fairseq", tmp_path / "cache")
     assert len(set(asked)) == 2
+
+
+def test_of_several_that_ask_at_once_one_converts(tmp_path, monkeypatch):
+    write_fairseq(tmp_path / "fairseq", random_whole(PLAIN), train_tokenizer(iter(TEXT), 300), final=tmp_path / "fairseq")
+    converted = []
+
+    def convert_slowly(source, to, output, tokenizer):
+        converted.append(output)
+        time.sleep(0.3)
+        output.mkdir()
+
+    monkeypatch.setattr(module, "convert", convert_slowly)
+    ask = lambda: as_huggingface_folder(tmp_path / "fairseq", tmp_path / "cache")  # noqa: E731
+    threads = [threading.Thread(target=ask) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(20)
+    assert len(converted) == 1 and converted[0].exists()
+
+
+def test_a_model_without_a_tokenizer_takes_the_one_that_is_named(tmp_path):
+    theirs = tmp_path / "fairseq"
+    write_fairseq(theirs, random_whole(PLAIN), train_tokenizer(iter(TEXT), 300), final=theirs)
+    (tmp_path / "bpe").mkdir()
+    for name in ("encoder.json", "vocab.bpe"):
+        (theirs / name).rename(tmp_path / "bpe" / name)
+    folder = as_huggingface_folder(theirs, tmp_path / "cache", tmp_path / "bpe")
+    assert (folder / "tokenizer.json").exists()

@@ -2,6 +2,7 @@
 
 import json
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -9,6 +10,7 @@ import torch
 
 from robustbert.finetune.evaluate import load_outputs, outputs_file, save_outputs
 from robustbert.finetune.finetune import Request, finetune
+from robustbert.finetune.output import OutputFolder
 from robustbert.finetune.progress import Quiet
 from robustbert.finetune.settings import FinetuneError, Settings
 from robustbert.finetune.task import Encoded, Item
@@ -109,6 +111,8 @@ def test_finished_folder_is_answered_and_another_command_refused(tmp_path, glue,
         run("wnli", replace(request, settings=replace(request.settings, lr=0.5)))
     with pytest.raises(FinetuneError, match="task 'wnli', not 'rte'"):
         run("rte", request)
+    with pytest.raises(FinetuneError, match="--start-from nowhere: no finished finetuning there"):
+        run("wnli", Request(glue, tmp_path / "x", SETTINGS, start_from=Path("nowhere")))
     (tmp_path / "thesis").mkdir()
     (tmp_path / "thesis" / "chapter1.tex").write_text("...")
     with pytest.raises(FinetuneError, match="exists and is no finetuning's folder"):
@@ -126,6 +130,28 @@ def test_start_from_takes_the_encoder_and_a_new_head(tmp_path, glue, tiny_model)
     assert sts["classifier.out_proj.weight"].shape == (1, 32)
     with pytest.raises(FinetuneError, match="no finished finetuning"):
         run("sts-b", Request(glue, tmp_path / "x", frozen, start_from=tmp_path))
+
+
+def test_an_interrupted_finetuning_goes_on_with_the_model_that_it_began_with(tmp_path, glue, tiny_model):
+    """A run that is named stands for its newest checkpoint, which may be another one by then."""
+    name = tmp_path / "run"
+    name.symlink_to(tiny_model)
+    request = Request(glue, tmp_path / "out", SETTINGS, name)
+    with pytest.raises(KeyboardInterrupt):
+        run("wnli", request, Interrupt(2))  # before the first state
+    began_with = Path(json.loads((tmp_path / "out" / "settings.json").read_text())["encoder"])
+    name.unlink()
+    name.mkdir()  # nothing that could be converted
+    assert began_with == name and OutputFolder(tmp_path / "out").encoder() == name
+    settings = json.loads((tmp_path / "out" / "settings.json").read_text()) | {"encoder": str(tiny_model)}
+    (tmp_path / "out" / "settings.json").write_text(json.dumps(settings))
+    assert run("wnli", request)["encoder"] == str(tiny_model)
+
+
+def test_what_a_cut_off_write_left_blocks_nothing(tmp_path, glue, tiny_model):
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / "settings.json.partial").write_text("{")
+    assert run("wnli", Request(glue, tmp_path / "out", replace(SETTINGS, epochs=1), tiny_model))["epochs"] == 1
 
 
 def test_patience_ends_the_training(tmp_path, glue, tiny_model):

@@ -1,7 +1,11 @@
 """Sweeps, their tables, ensembles and submissions, on tasks of a few sentences."""
 
 import json
+import os
+import signal
+import subprocess
 import sys
+import time
 import zipfile
 from pathlib import Path
 
@@ -10,10 +14,11 @@ import pytest
 
 from robustbert.finetune import commands
 from robustbert.finetune.cli import _parser, main
+from robustbert.finetune.output import write_json
 from robustbert.finetune.published import COLUMNS, TABLE_5_DEV, TABLE_8, TABLES
 from robustbert.finetune.settings import FinetuneError
 from robustbert.finetune.submission import TEST_ROWS, write_zip
-from robustbert.finetune.sweep import Cell, grid_cells, parse_grid
+from robustbert.finetune.sweep import Cell, chosen_model, grid_cells, parse_grid
 from robustbert.finetune.table import summarise, write_table
 from robustbert.finetune.tasks import GLUE, build_task
 from robustbert.job import Job
@@ -86,6 +91,76 @@ def test_table_stands_beside_the_papers(tmp_path):
     assert table["published"]["Table 8"]["RoBERTa base, all data, 500k steps"] == {"SST": 94.8}
 
 
+@pytest.mark.parametrize(
+    "task, metrics, row",
+    [
+        ("race", {"dev": {"accuracy": 0.5}}, "| race | lr 1e-05 | 1 | 50.0 (development set) | - |"),
+        ("race", {"dev": {}, "test": {"accuracy": 0.4, "accuracy_high": 0.4}}, "| race | lr 1e-05 | 1 | **40.0** | 40.0 to 40.0 |"),
+        ("wnli-ranking", {"wsc_dev": {"accuracy": 0.5}}, "| wnli-ranking | lr 1e-05 | 1 | 50.0 (development set) | - |"),
+    ],
+)
+def test_table_does_without_the_sets_that_are_not_there(tmp_path, task, metrics, row):
+    output = FakeOutput(1, 0.5)
+    output.result()["metrics"] = metrics
+    text = write_table(tmp_path, summarise([(Cell(task, {"lr": 1e-5}, 1), output)]))
+    assert row in text and (tmp_path / "table.json").exists()
+
+
+def test_a_sweep_goes_on_with_the_model_that_it_began_with(tmp_path):
+    (tmp_path / "first").mkdir()
+    content = {"model": {"asked": str(tmp_path / "run"), "folder": str(tmp_path / "converted")}}
+    (tmp_path / "first" / "sweep.json").write_text(json.dumps(content))
+    assert chosen_model(tmp_path, tmp_path / "run") is None  # it is gone
+    (tmp_path / "converted").mkdir()
+    assert chosen_model(tmp_path, tmp_path / "run") == tmp_path / "converted"
+    assert chosen_model(tmp_path, tmp_path / "other") is None and chosen_model(tmp_path, None) is None
+
+
+@pytest.mark.parametrize("mnli_ends, second_stage", [(True, True), (False, False)])
+def test_a_failure_elsewhere_does_not_keep_the_second_stage_from_mnli(tmp_path, monkeypatch, capsys, mnli_ends, second_stage):
+    """cola fails in the first stage; RTE waits for MNLI only."""
+    started = []
+
+    def run_first(request):
+        started.append([cell.task for cell in request.cells])
+        for cell in request.cells:
+            output = request.output(cell)
+            output.path.mkdir(parents=True)
+            if cell.task == "rte" or (cell.task == "mnli" and mnli_ends):
+                output.finish({"seed": cell.seed, "start_from": "", "watched": {"value": 0.5}, "metrics": {}})
+        write_json(request.folder / "sweep.json", {"members": [{"name": cell.name} for cell in request.cells]})
+        return 0 if request.folder.name == "from-mnli" else 1
+
+    monkeypatch.setattr(commands, "run_sweep", run_first)
+    words = ["glue", "--model", str(tmp_path), "--data", str(tmp_path), "--output", str(tmp_path / "sweep"), "--tasks", "cola,mnli,rte", "--seeds", "1"]
+    options = _parser().parse_intermixed_args([*words, "--lr", "1e-3", "--batch-size", "16"])
+    assert commands._sweep_glue(options, PROGRAM, ["cola", "mnli", "rte"], tmp_path) == 1
+    assert started == [["cola", "mnli"], ["rte"]][: 1 + second_stage]
+    assert second_stage or "rte start when all of mnli is finished" in capsys.readouterr().out
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(120)
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_interrupted_sweep_stops_its_members_and_goes_on(tmp_path, glue, tiny_model, number):
+    words = ["cola", "--sweep", "--model", str(tiny_model), "--data", str(glue), "--output", str(tmp_path / "sweep"), "--seeds", "1,2"]
+    words += ["--epochs", "400", "--lr", "1e-3", "--batch-size", "16", "--max-length", "32"]
+    environment = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
+    with open(tmp_path / "output", "w") as output:
+        process = subprocess.Popen([*PROGRAM, *words], env=environment, stdout=output, stderr=output, process_group=0)
+    member = tmp_path / "sweep/runs/cola/default/seed=1"
+    deadline = time.monotonic() + 60
+    while not (member / "metrics.jsonl").exists() and process.poll() is None and time.monotonic() < deadline:
+        time.sleep(0.05)
+    os.killpg(process.pid, number)  # as a terminal or a scheduler does
+    assert process.wait(40) == 130
+    assert "of 2" in (tmp_path / "output").read_text()
+    written = (member / "metrics.jsonl").stat().st_size
+    time.sleep(1.5)
+    assert (member / "metrics.jsonl").stat().st_size == written  # no member is left
+    assert not (member / "result.json").exists()
+
+
 def test_published_figures_are_the_papers():
     assert list(TABLE_5_DEV["RoBERTa large"].values()) == [90.2, 90.2, 94.7, 92.2, 86.6, 96.4, 90.9, 68.0, 92.4, 91.3]
     last = TABLE_8["RoBERTa large, + pretrain longer 500k"]
@@ -141,8 +216,7 @@ def test_labels_of_a_submission_are_the_leaderboards(tmp_path):
     }
 
 
-@pytest.mark.parametrize("size", [1, 2])
-def test_average_of_two_models_lies_between_them(size):
+def test_average_of_two_models_lies_between_them():
     task = build_task("mnli")
     one, other = np.array([4.0, 0.0, 0.0]), np.array([0.0, 1.0, 0.0])
     average = task.average([one, other])

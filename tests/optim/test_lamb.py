@@ -17,7 +17,7 @@ LAYOUTS = {
     "tp2": Layout(tensor=2, distributed_optimizer=False),
     "pp2": Layout(pipeline=2),
     "dp2": Layout(data=2, distributed_optimizer=False),
-    "dp2-distributed-optimizer": Layout(data=2),
+    "dp4-distributed-optimizer": Layout(data=4),
     "tp2-dp2-sequence-parallel": Layout(tensor=2, data=2, sequence=True),
     "tp2-pp2-dp2": Layout(tensor=2, pipeline=2, data=2),
 }
@@ -76,6 +76,19 @@ def test_twenty_steps_equal_the_one_process_run(name, one_process):
     worst_loss = max(abs(a - b) / b for (a, _), (b, _) in zip(histories[0], one_process))
     print(f"{name}: largest relative difference of loss {worst_loss:.1e}")
     assert worst_loss < 1e-5
+
+
+@pytest.mark.parametrize("precision", ["bf16", "fp16"])
+def test_half_precision_follows_fp32(precision, one_process):
+    history = run_on_ranks(train, 2, Layout(data=2), dataclasses.replace(LAMB, precision=precision))[0]
+    assert max(abs(a - b) / b for (a, _), (b, _) in zip(history, one_process)) < 0.01
+
+
+def test_norms_of_large_tensors_keep_their_digits():
+    """A sum of millions of squares in fp32 would depend on how a tensor is cut."""
+    weight = torch.nn.Parameter(torch.full((3_000_000,), 0.1))
+    whole = FusedLamb([weight]).whole_tensors.norms([weight])
+    assert whole.item() == pytest.approx(float(np.float32(0.1)) * 3_000_000**0.5, rel=1e-9)
 
 
 def test_it_is_not_adam(one_process):

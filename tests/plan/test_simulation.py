@@ -76,9 +76,16 @@ def test_a_simulated_process_keeps_what_a_real_one_does(name, tmp_path):
         assert simulate(config, layout.num_ranks, rank) == kept
 
 
-def test_an_unknown_vocabulary_and_a_layout_that_does_not_divide_are_one_line():
+def test_a_vocabulary_that_is_not_known_is_assumed_and_told():
+    words = ["plan", "configs/large_500k.yaml", "cluster.nodes=1", "cluster.processes_per_node=1", "model.num_layers=1", "--json"]
+    done = subprocess.run([sys.executable, "-m", "launcher", *words], cwd=ROOT, capture_output=True, text=True, timeout=60)
+    assert "data/gpt2-bpe) is not there: a vocabulary of 50,265 is assumed (model.vocab_size=N)" in done.stderr
+    told = subprocess.run([sys.executable, "-m", "launcher", *words, "model.vocab_size=50265"], cwd=ROOT, capture_output=True, text=True, timeout=60)
+    assert told.stdout == done.stdout and "assumed" not in told.stderr and json.loads(done.stdout)["processes"] == 1
+
+
+def test_a_layout_that_does_not_divide_is_one_line():
     for words, message in (
-        (["model.vocab_size=null"], "model.vocab_size=50265"),
         (["parallel.tensor=3"], "parallel.tensor (3) must divide 128"),
         (["parallel.pipeline=5"], "must be a multiple of parallel.pipeline (5)"),
     ):

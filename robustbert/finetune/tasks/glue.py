@@ -139,7 +139,8 @@ def leaderboard_file(indices: list[str], predictions: list[str]) -> str:
 
 def _file(folder: Path, split: str) -> Path:
     if split == DIAGNOSTIC_SPLIT:  # published in a folder of its own, beside MNLI's
-        places = [place / "diagnostic.tsv" for place in (folder, *(folder.parent / name for name in ("diagnostic", "AX")))]
+        folders = (folder, *(folder.parent / name for name in ("diagnostic", "AX")))
+        places = [place / name for place in folders for name in ("diagnostic.tsv", "AX.tsv")]
         return next((path for path in places if path.exists()), places[0])
     return folder / f"{split}.tsv"
 

@@ -13,15 +13,15 @@ from robustbert.finetune.task import Encoded
 
 @dataclass(frozen=True)
 class PairFrame:
-    """The special tokens before, between and behind the two parts, and their segments (all 0 in RoBERTa).
+    """The special tokens before, between and behind the two parts.
 
-    has_types: whether the model reads segments.
+    between_types: the segments of those between; None where the model reads no segments.
     """
 
     before: tuple[int, ...]
     between: tuple[int, ...]
     behind: tuple[int, ...]
-    has_types: bool
+    between_types: tuple[int, ...] | None = None
 
     @property
     def num_specials(self) -> int:
@@ -31,17 +31,16 @@ class PairFrame:
     def encode(self, first: Sequence[int], second: Sequence[int]) -> Encoded:
         """The pair as the model reads it."""
         ids = np.concatenate([self.before, first, self.between, second, self.behind]).astype(np.int32)
-        if not self.has_types:
+        if self.between_types is None:
             return Encoded(ids)
-        types = np.zeros(len(ids), np.int32)
-        types[len(ids) - len(second) - len(self.behind) :] = 1
-        return Encoded(ids, types)
-
+        first_types = np.zeros(len(self.before) + len(first))
+        second_types = np.ones(len(second) + len(self.behind))
+        return Encoded(ids, np.concatenate([first_types, self.between_types, second_types]).astype(np.int32))
 
     def encode_one(self, ids: Sequence[int]) -> Encoded:
         """A single sequence as the model reads it; its first token is at position len(before)."""
         ids = np.concatenate([self.before, ids, self.behind]).astype(np.int32)
-        return Encoded(ids, np.zeros(len(ids), np.int32) if self.has_types else None)
+        return Encoded(ids, None if self.between_types is None else np.zeros(len(ids), np.int32))
 
 
 def pair_frame(tokenizer) -> PairFrame:
@@ -50,9 +49,9 @@ def pair_frame(tokenizer) -> PairFrame:
     ids, parts = example["input_ids"], example.sequence_ids(0)
     first, second = parts.index(0), parts.index(1)
     end_of_first, end_of_second = len(parts) - parts[::-1].index(0), len(parts) - parts[::-1].index(1)
-    return PairFrame(
-        tuple(ids[:first]), tuple(ids[end_of_first:second]), tuple(ids[end_of_second:]), "token_type_ids" in example
-    )
+    types = example.get("token_type_ids")
+    between = None if types is None else tuple(types[end_of_first:second])
+    return PairFrame(tuple(ids[:first]), tuple(ids[end_of_first:second]), tuple(ids[end_of_second:]), between)
 
 
 def plain_ids(tokenizer, texts: list[str]) -> list[list[int]]:
