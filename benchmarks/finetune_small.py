@@ -44,7 +44,8 @@ class Result:
 def main(arguments: list[str] | None = None) -> int:
     """Run what is missing, print the table, and with --record write it down."""
     options = _parser().parse_args(arguments)
-    common = ["--data", str(options.data), "--seeds", options.seeds, "--epochs", str(options.epochs), "--max-length", "128"]
+    common = ["--data", str(options.data), "--seeds", options.seeds, "--epochs", str(options.epochs)]
+    common += ["--max-length", str(options.max_length)]
     common += ["--grid", f"lr={','.join(map(str, options.lr))}", f"batch_size={options.batch_size}"]
     common += [f"--micro-batch-size={options.batch_size}", f"--parallel={options.parallel}", f"--precision={options.precision}"]
     pretrained = ["--model", str(options.model)]
@@ -93,7 +94,8 @@ def mnli_model(options: argparse.Namespace, name: str, words: list[str]) -> Path
     folder = options.output / f"mnli-{name}"
     words = ["mnli", "--output", str(folder), "--data", str(options.data), "--epochs", str(options.mnli_epochs), *words]
     words += ["--lr", str(options.mnli_lr), "--batch-size", str(options.batch_size), "--micro-batch-size", str(options.batch_size)]
-    words += ["--max-length", "128", "--train-examples", str(options.mnli_examples), "--precision", options.precision]
+    words += ["--train-examples", str(options.mnli_examples), "--precision", options.precision]
+    words += ["--max-length", str(options.max_length)]
     if exit_code := finetune(words):
         sys.exit(exit_code)
     return folder
@@ -140,6 +142,7 @@ def _parser() -> argparse.ArgumentParser:
     add("--mnli-epochs", type=int, default=2, metavar="N", help="(2)")
     add("--mnli-lr", type=float, default=3e-4, metavar="N", help="(3e-4)")
     add("--lr", type=_rates, default=[3e-4], metavar="N,N", help="a small model takes a larger one than Table 10's (3e-4)")
+    add("--max-length", type=int, default=128, metavar="N", help="tokens a sequence; no more than pretraining had (128)")
     add("--precision", default="fp32", help="fp32, bf16, fp16 (fp32)")
     add("--batch-size", type=int, default=32, metavar="N", help="(32)")
     add("--parallel", type=int, default=1, metavar="N", help="finetunings at once (1)")
