@@ -35,4 +35,5 @@ def test_checkpoint_of_a_run_is_finetuned_as_it_is(tmp_path, tiny_model, capsys)
         assert main([*words, "--epochs", "1", "--lr", "1e-3"]) == 0
     ours, theirs = (json.loads((tmp_path / "out" / name / "result.json").read_text()) for name in ("ours", "theirs"))
     assert ours["history"] == theirs["history"]
-    assert len(list((tmp_path / "out" / ".converted").iterdir())) == 1
+    converted = [path for path in (tmp_path / "out" / ".converted").iterdir() if path.suffix != ".lock"]
+    assert len(converted) == 1  # the second one needed no conversion
