@@ -4,12 +4,13 @@ import ast
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
-FOUNDATION = {"config", "run_directory", "job", "progress", "json_lines", "durations"}
+FOUNDATION = {"config", "run_directory", "job", "progress", "json_lines", "durations", "slices"}
 MAY_IMPORT = {
     "config": set(),
     "run_directory": {"json_lines"},
     "json_lines": set(),
     "durations": set(),
+    "slices": set(),
     "job": {"progress"},
     "progress": set(),
     "goodput": set(),

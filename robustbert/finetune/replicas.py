@@ -4,15 +4,12 @@ Sums are taken in the order of one binary tree over the micro-batches, whatever 
 out of 1, 2 or 8 of them, so a result can be repeated on another machine.
 """
 
-from collections.abc import Iterator
-
 import torch
 import torch.distributed as dist
 
 from robustbert.finetune.settings import FinetuneError
 from robustbert.job import Job
-
-_BUCKET_NUMEL = 2**24  # exchanged at once: 64 MB
+from robustbert.slices import slices
 
 
 class Replicas:
@@ -33,7 +30,7 @@ class Replicas:
         distance = 1
         while distance < self.world_size:
             partner = self.rank ^ distance
-            for bucket in _buckets(mine):
+            for bucket in slices(mine):
                 sent = torch.cat([tensor.reshape(-1) for tensor in bucket])
                 received = torch.empty_like(sent)
                 requests = [dist.P2POp(dist.isend, sent, partner), dist.P2POp(dist.irecv, received, partner)]
@@ -82,17 +79,6 @@ class TreeSum:
                 torch._foreach_add_(left, total)
             total = left
         return total
-
-
-def _buckets(tensors: list[torch.Tensor]) -> Iterator[list[torch.Tensor]]:
-    bucket, numel = [], 0
-    for tensor in tensors:
-        if bucket and numel + tensor.numel() > _BUCKET_NUMEL:
-            yield bucket
-            bucket, numel = [], 0
-        bucket.append(tensor)
-        numel += tensor.numel()
-    yield bucket
 
 
 def _power_of_two(number: int) -> int:

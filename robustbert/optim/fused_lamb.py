@@ -5,13 +5,12 @@ Apex's FusedLAMB takes the norms of what lies on its own process; here they are 
 tensor-parallel ranks and over the distributed optimizer's.
 """
 
-from collections.abc import Iterator
 from dataclasses import dataclass
 
 import torch
 import torch.distributed as dist
 
-_SLICE_NUMEL = 2**24  # elements that are computed at once, 64 MB; a larger weight is a slice of its own
+from robustbert.slices import slices
 
 
 @dataclass(frozen=True)
@@ -80,7 +79,7 @@ class FusedLamb(torch.optim.Optimizer):
             weights = [p for p in group["params"] if p.grad is not None and p.numel()]
             if not weights:
                 continue
-            for part in _slices(weights):  # what a slice needs besides is small
+            for part in slices(weights):  # what a slice needs besides is small
                 self._turn_gradients_into_updates(group, part)
             updates = [weight.grad for weight in weights]
             if group.get("wd_mult", 1.0) == 0:
@@ -122,14 +121,3 @@ class FusedLamb(torch.optim.Optimizer):
         torch._foreach_mul_(updates, list(ratios.unbind()))
         for rate, of_group, its_updates in scaled:
             torch._foreach_add_(of_group, its_updates, alpha=-rate)
-
-
-def _slices(weights: list[torch.Tensor]) -> Iterator[list[torch.Tensor]]:
-    part, numel = [], 0
-    for weight in weights:
-        if part and numel + weight.numel() > _SLICE_NUMEL:
-            yield part
-            part, numel = [], 0
-        part.append(weight)
-        numel += weight.numel()
-    yield part

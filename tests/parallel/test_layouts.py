@@ -93,11 +93,11 @@ def test_half_precision_follows_fp32(precision, one_process):
     assert max(abs(a - b) / b for (a, _), (b, _) in zip(history, one_process)) < 0.01
 
 
-def check_overflow(job, layout):
+def check_overflow(job, layout, optimizer):
     """Inject an overflow into the gradients of step 2; returns per step (applied, scale, weights' sum)."""
     from tests.parallel.small_training import run_step
 
-    recipe = Recipe(precision="fp16")
+    recipe = Recipe(precision="fp16", optim=dataclasses.replace(Recipe().optim, name=optimizer))
     with opened(job, layout, recipe) as (mesh, model, optimizer):
         trace = []
         finalize = model.module.config.finalize_model_grads_func
@@ -116,9 +116,12 @@ def check_overflow(job, layout):
         return trace
 
 
-@pytest.mark.parametrize("layout", [Layout(data=2), Layout(tensor=2, distributed_optimizer=False)], ids=["dp2", "tp2"])
-def test_an_overflow_skips_the_step_and_halves_the_scale(layout):
-    for trace in run_on_ranks(check_overflow, 2, layout):
+_DP2, _TP2 = Layout(data=2), Layout(tensor=2, distributed_optimizer=False)
+
+
+@pytest.mark.parametrize("layout, optimizer", [(_DP2, "adam"), (_TP2, "adam"), (_DP2, "lamb")], ids=["dp2", "tp2", "dp2-lamb"])
+def test_an_overflow_skips_the_step_and_halves_the_scale(layout, optimizer):
+    for trace in run_on_ranks(check_overflow, 2, layout, optimizer):
         assert [applied for applied, _, _ in trace] == [True, True, False, True, True]
         assert [changed for _, _, changed in trace] == [True, True, False, True, True]
         scales = [scale for _, scale, _ in trace]
