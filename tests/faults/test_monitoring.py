@@ -38,7 +38,7 @@ def exporter_of(run) -> psutil.Process:
 
 def test_a_slow_rank_is_named_until_it_keeps_up_and_a_killed_exporter_comes_back(lab, undisturbed):
     overrides = monitored(straggler_after_s=1)
-    fault = {"slow_rank": 1, "slow_s": 0.4, "slow_until": 9}
+    fault = {"slow_rank": 1, "slow_s": 0.9, "slow_until": 9}  # for eight of the supervisor's looks, one a second
     run = lab.submit("straggler", fault, *overrides, "train.steps=12", "checkpoint.interval=2")
     straggler = run.wait_for("straggler")
     ports = wait_for(lambda: ports if len(ports := targets_of(run)) == 2 else None)
@@ -47,7 +47,7 @@ def test_a_slow_rank_is_named_until_it_keeps_up_and_a_killed_exporter_comes_back
     assert "slow        rank 1 on" in describe(read_status(run.run))
     assert run.finish() == 0, run.story()
     assert straggler["rank"] == 1 and straggler["ratio"] > 1.3 and straggler["part"] == "forward_backward"
-    assert straggler["own_s"] > 0.4 and straggler["median_s"] < straggler["own_s"]
+    assert straggler["own_s"] > 0.9 and straggler["median_s"] < straggler["own_s"]
     over = run.events("straggler_over")
     assert over and over[0]["rank"] == 1
     assert run.final_weights() == undisturbed.final_weights()

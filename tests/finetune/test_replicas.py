@@ -13,14 +13,13 @@ NUM_LEAVES = (1, 2, 3, 4, 6, 7)
 
 
 def check_sums(job, num_leaves):
-    with Device.detect(job).joined(job, 60):
-        replicas, tree = Replicas(job), TreeSum()
-        for leaf in replicas.my_leaves(num_leaves):
-            tree.add(leaf_of(leaf))
-        total = tree.total() or [torch.zeros_like(tensor) for tensor in leaf_of(0)]
-        replicas.sum(total)
-        taken = replicas.gather({leaf: job.rank for leaf in replicas.my_leaves(num_leaves)})
-        return [tensor.tolist() for tensor in total], sorted(taken)
+    replicas, tree = Replicas(job), TreeSum()
+    for leaf in replicas.my_leaves(num_leaves):
+        tree.add(leaf_of(leaf))
+    total = tree.total() or [torch.zeros_like(tensor) for tensor in leaf_of(0)]
+    replicas.sum(total)
+    taken = replicas.gather({leaf: job.rank for leaf in replicas.my_leaves(num_leaves)})
+    return [tensor.tolist() for tensor in total], sorted(taken)
 
 
 def leaf_of(number):
@@ -29,7 +28,8 @@ def leaf_of(number):
 
 
 def check_all_sums(job):
-    return [check_sums(job, num_leaves) for num_leaves in NUM_LEAVES]
+    with Device.detect(job).joined(job, 60):
+        return [check_sums(job, num_leaves) for num_leaves in NUM_LEAVES]
 
 
 @pytest.mark.slow
