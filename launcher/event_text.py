@@ -56,6 +56,10 @@ class _Fields:
             return f"{value:,.2f}"
         return "?" if value is None else str(value)
 
+    def list(self, name: str) -> list[str]:
+        """The items of a list; none where it is missing."""
+        return [str(item) for item in self._event.get(name) or ()]
+
     def has(self, name: str) -> bool:
         return self._event.get(name) is not None
 
@@ -63,6 +67,11 @@ class _Fields:
 def _started(event: _Fields) -> str:
     layout = f" ({event.layout})" if event.has("layout") else ""  # {"tensor": 2, ...} as `tensor 2 x ...`
     return f"training started at step {event.step} on {event.num_processes} processes{layout}"
+
+
+def _weights_taken(event: _Fields) -> str:
+    drawn = event.list("drawn")
+    return f"begins with the weights of {event.path}" + (f"; drawn anew: {', '.join(drawn)}" if drawn else "")
 
 
 def _rank_lost(event: _Fields) -> str:
@@ -104,6 +113,7 @@ _LINES = {
     "queued": lambda event: f"in the queue as job {event.job}",
     "prepared": lambda event: f"data prepared in {event.seconds} s",
     "started": _started,
+    "weights_taken": _weights_taken,
     "evaluated": lambda event: (
         f"step {event.step}: held-out loss {event.heldout_loss}, perplexity {event.heldout_perplexity}"
     ),

@@ -18,6 +18,7 @@ from launcher.schedulers import find_scheduler, has_queue
 from launcher.supervisor_record import hold_lock, is_supervised
 from robustbert.config import ConfigError, RunConfig, dump_config, load_config
 from robustbert.run_directory import RunDirectory
+from robustbert.train.start_from import check_start, find_start, with_pinned_start
 
 
 def submit(options: argparse.Namespace, programs: Programs) -> int:
@@ -158,6 +159,8 @@ def check_needs(config: RunConfig) -> None:
     from robustbert.data.prepare import check_sources  # reads files; not needed by the other commands
 
     check_sources(config.data)
+    if config.train.start_from is not None:
+        _check_start_from(config)
     if config.model.vocab_size is not None and isinstance(config.data.tokenizer, str):
         from robustbert.data.tokenizer import load_tokenizer
 
@@ -169,8 +172,21 @@ def check_needs(config: RunConfig) -> None:
             )
 
 
+def _check_start_from(config: RunConfig) -> None:
+    from robustbert.data.tokenizer import load_tokenizer
+
+    if not isinstance(config.data.tokenizer, str):
+        raise ConfigError(
+            "train.start_from: its weights know another tokenizer's ids than data.tokenizer.train would make; name the folder of the "
+            "tokenizer they were trained with: data.tokenizer=DIR"
+        )
+    folder = find_start(config.train.start_from)
+    check_start(folder, config.model, load_tokenizer(config.data.tokenizer).sha256)
+
+
 def create_run(run: RunDirectory, config: RunConfig) -> None:
     """Make a run's directory with its configuration; ConfigError where it is there already."""
+    config = with_pinned_start(config)
     run.path.parent.mkdir(parents=True, exist_ok=True)
     try:
         run.path.mkdir()

@@ -9,14 +9,12 @@ import torch
 from robustbert.checkpoint.manifest import (
     CheckpointError,
     committed_checkpoints,
-    read_manifest,
     set_aside,
     step_folder,
     unfinished_checkpoints,
-    verify_files,
 )
 from robustbert.checkpoint.pieces import own_pieces
-from robustbert.checkpoint.restore import restore
+from robustbert.checkpoint.restore import restore, verify_together
 from robustbert.checkpoint.retention import finish_removals, held_for_reading
 from robustbert.checkpoint.saving import CheckpointWriter, Snapshot, remove_unfinished
 from robustbert.config import RunConfig
@@ -57,7 +55,7 @@ class CheckpointManager:
         for folder in map(Path, reversed(candidates)):
             # Kept from removal by the main process alone: that is enough.
             with held_for_reading(folder) if self._mesh.is_main else contextlib.nullcontext():
-                saved_state, error = self._verify_together(folder)
+                saved_state, error = verify_together(folder, self._mesh)
                 if error is None:
                     self._state.restore(saved_state)
                     restore(folder, self._model, self._optimizer, self._mesh)
@@ -109,19 +107,6 @@ class CheckpointManager:
         for folder in unfinished_checkpoints(self._run.checkpoints):
             self._reject(folder, f"{folder} is no complete checkpoint: it has no COMMITTED")
         return [str(folder) for folder in committed_checkpoints(self._run.checkpoints)]
-
-    def _verify_together(self, folder: Path) -> tuple[dict | None, str | None]:
-        """(the saved state, None), or (None, what is wrong); the same on every process."""
-        state = error = None
-        try:
-            manifest = read_manifest(folder)
-            state = manifest.state
-            verify_files(folder, manifest, sorted(manifest.files)[self._mesh.rank :: self._mesh.world_size])
-        except CheckpointError as wrong:
-            error = str(wrong)
-        errors = self._mesh.gather_on_main(error)
-        error = self._mesh.broadcast_from_main(next(filter(None, errors), None) if self._mesh.is_main else None)
-        return (None, error) if error else (state, None)
 
     def _reject(self, folder: Path, reason: str) -> None:
         aside = set_aside(folder)

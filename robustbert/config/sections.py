@@ -276,6 +276,7 @@ class TrainConfig:
     log_interval: int = 10  # steps
     eval_interval: int = 1000  # steps
     eval_sequences: int = 1024  # held-out sequences an evaluation reads
+    start_from: str | None = None  # a run or a checkpoint, also a converted one, whose weights the run begins with
 
     def __post_init__(self):
         for key in ("steps", "global_batch_size", "micro_batch_size", "log_interval", "eval_interval", "eval_sequences"):

@@ -22,6 +22,7 @@ from robustbert.run_directory import RunDirectory
 from robustbert.train.evaluate import Evaluation
 from robustbert.train.metrics import Metrics
 from robustbert.train.replicas import check_replicas
+from robustbert.train.start import Start
 from robustbert.train.state import TrainState
 from robustbert.train.stop_signal import StopSignal
 from robustbert.train.trouble import Rollback, find_trouble
@@ -57,7 +58,6 @@ def pretrain(config: RunConfig, job: Job, run: RunDirectory) -> str:
             config.parallel,
             mesh,
             config.precision,
-            config.run.seed,
             variable_lengths=config.data.has_variable_lengths,
         )
         model = build_data_parallel(model, config.parallel, mesh)
@@ -70,10 +70,12 @@ def pretrain(config: RunConfig, job: Job, run: RunDirectory) -> str:
         evaluation = build_evaluation(config, prepared, mesh, progress)
         state = TrainState(tokenizer_sha256=tokenizer.sha256)
         stop = StopSignal(mesh)
-        rollback = Rollback(config, run, mesh, model, optimizer, state)
+        start = Start(config, run, mesh, model, optimizer, tokenizer.sha256)
+        rollback = Rollback(config, run, mesh, start, state)
         checkpoints = CheckpointManager(config, run, mesh, store, model, optimizer, state)
         progress.mark("loading the checkpoint")
-        checkpoints.load_newest_good()  # nothing to do on a fresh run
+        if not checkpoints.load_newest_good():
+            start.take()
         if state.step == 0:
             progress.mark("evaluating")
             state.heldout_perplexity_before = evaluation.heldout_perplexity(model)

@@ -8,10 +8,10 @@ from dataclasses import asdict, dataclass
 
 from robustbert.checkpoint.manager import CheckpointManager
 from robustbert.config import RunConfig
-from robustbert.model.initialize import initialize_weights
 from robustbert.optim.build import Update
 from robustbert.parallel.mesh import Mesh
 from robustbert.run_directory import RunDirectory
+from robustbert.train.start import Start
 from robustbert.train.state import TrainState
 
 _FEWEST_NORMS = 16  # before a norm can be called far from the others
@@ -82,12 +82,11 @@ class SkippedData:
 class Rollback:
     """Takes the run back to its newest good checkpoint and on with other data. Called by every process at the same step."""
 
-    def __init__(self, config: RunConfig, run: RunDirectory, mesh: Mesh, model, optimizer, state: TrainState):
+    def __init__(self, config: RunConfig, run: RunDirectory, mesh: Mesh, start: Start, state: TrainState):
         self._config = config
         self._run = run
         self._mesh = mesh
-        self._model = model
-        self._optimizer = optimizer
+        self._start = start
         self._state = state
         self.skipped = SkippedData(run, mesh)
 
@@ -105,8 +104,7 @@ class Rollback:
                 f"{tried}{reason} at step {bad_step}; try a smaller optim.lr, more optim.warmup_steps, or optim.clip_grad"
             )
         if not checkpoints.load_newest_good():
-            initialize_weights(self._model.module, self._config.run.seed)
-            self._optimizer.forget()
+            self._start.take()
             self._state.start_over()
         first = self.skipped.next_step(self._state.data_step)
         self.skipped.add(SkippedWindow(first, stop, f"{reason} at step {bad_step}"))

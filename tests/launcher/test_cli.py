@@ -89,6 +89,7 @@ def test_dry_run_shows_a_job_that_is_not_ready_and_every_reason(launching):
         (["submit", "small.yaml", "--scheduler", "lsf"], "cluster.scheduler"),
         (["submit", "small.yaml", "cluster.nodes=2", "train.global_batch_size=8"], "cluster.nodes=1"),
         (["submit", "small.yaml", "train.global_batch_size=5"], "use 4 or 8"),
+        (["submit", "small.yaml", "train.start_from=other"], "name the folder of the tokenizer they were trained with: data.tokenizer=DIR"),
         (["frobnicate"], "invalid choice: 'frobnicate'"),
         (["resume", "nothing"], "no run 'nothing'"),
         (["logs"], "RUN"),
