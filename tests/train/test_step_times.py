@@ -1,6 +1,7 @@
 """Where a step's time goes: parts add up, waiting for a slow rank is not the others' own time, nothing stays replaced."""
 
 import shutil
+import statistics
 import time
 
 import pytest
@@ -57,7 +58,8 @@ def test_a_slow_rank_shows_as_own_time_and_on_the_others_as_collectives(prepared
     fast_own_s, slow_own_s = (min(report["own_s"] for report in reports) for reports in (fast, slow))
     assert slow_own_s - fast_own_s > 0.6 * slept_s and slow_own_s > slept_s
     assert min(report["parts"]["forward_backward"] for report in slow) > slept_s
-    assert min(report["parts"]["collectives"] for report in fast) > 0.5 * slept_s
+    # The fast rank's wait is what the slow one takes longer; a step in which the machine held it up as well has none.
+    assert statistics.median(report["parts"]["collectives"] for report in fast) > 0.5 * slept_s
     for report in (*fast, *slow):
         assert report["own_s"] == pytest.approx(sum(report["parts"].values()) - report["parts"]["collectives"])
     assert fast[0]["stage"] == 0 and slow[0]["stage"] == (1 if layout == "pp2" else 0)
