@@ -56,7 +56,7 @@ class _Fields:
             return f"{value:,.2f}"
         return "?" if value is None else str(value)
 
-    def list(self, name: str) -> list[str]:
+    def items(self, name: str) -> list[str]:
         """The items of a list; none where it is missing."""
         return [str(item) for item in self._event.get(name) or ()]
 
@@ -70,7 +70,7 @@ def _started(event: _Fields) -> str:
 
 
 def _weights_taken(event: _Fields) -> str:
-    drawn = event.list("drawn")
+    drawn = event.items("drawn")
     return f"begins with the weights of {event.path}" + (f"; drawn anew: {', '.join(drawn)}" if drawn else "")
 
 

@@ -10,6 +10,7 @@ from robustbert.checkpoint.manifest import CheckpointError, committed_checkpoint
 from robustbert.config import ModelConfig, RunConfig
 
 _SHAPE = ("num_layers", "hidden_size", "ffn_hidden_size", "num_attention_heads", "max_sequence_length", "vocab_size", "pad_id")
+_SHAPE += ("layernorm_eps",)
 
 
 def find_start(path: str) -> Path:
@@ -43,6 +44,8 @@ def check_start(folder: Path, model: ModelConfig, tokenizer_sha256: str) -> None
     manifest = read_manifest(folder)
     theirs, mine = manifest.config.get("model", {}), dataclasses.asdict(model)
     different = [key for key in _SHAPE if mine[key] is not None and theirs.get(key) not in (None, mine[key])]
+    if theirs.get("num_token_types", 0) > mine["num_token_types"]:  # left out, the same weights would be another model
+        different.append("num_token_types")
     if different:
         wanted = " ".join(f"model.{key}={theirs[key]}" for key in different)
         raise CheckpointError(f"train.start_from: {folder} has a model of another shape; give this run's the same: {wanted}")

@@ -130,6 +130,7 @@ def test_a_rollback_before_any_checkpoint_goes_back_to_them(source, tmp_path):
         (["model.num_layers=4"], "give this run's the same: model.num_layers=2"),
         (["model.num_attention_heads=8"], "give this run's the same: model.num_attention_heads=4"),  # no tensor's shape tells
         (["model.max_sequence_length=64"], "give this run's the same: model.max_sequence_length=32"),
+        (["model.layernorm_eps=1e-12"], "give this run's the same: model.layernorm_eps=1e-05"),
         (["model.hidden_size=64"], "give this run's the same: model.hidden_size=32"),
     ],
 )
@@ -138,6 +139,17 @@ def test_another_shape_is_refused_with_the_options_that_fit(overrides, words, so
     config = load_config(tmp_path / "new.yaml", overrides)
     with pytest.raises(CheckpointError, match=words):
         check_start(find_start(str(source.path)), config.model, tokenizer_of(source))
+
+
+def test_token_types_are_not_left_out_in_silence(source, tmp_path, monkeypatch):
+    manifest = read_manifest(find_start(str(source.path)))
+    manifest.config["model"]["num_token_types"] = 2
+    monkeypatch.setattr("robustbert.train.start_from.read_manifest", lambda folder: manifest)
+    (tmp_path / "new.yaml").write_text(CONFIG.replace("TEXT", "text.txt"))
+    with pytest.raises(CheckpointError, match="give this run's the same: model.num_token_types=2"):
+        check_start(source.path, load_config(tmp_path / "new.yaml").model, manifest.state["tokenizer_sha256"])
+    pairs = load_config(tmp_path / "new.yaml", ["data.format=segment-pair"])
+    check_start(source.path, pairs.model, manifest.state["tokenizer_sha256"])
 
 
 def test_another_tokenizer_is_refused_with_the_one_that_fits(source, tmp_path):
