@@ -183,8 +183,10 @@ class TrainBatches:
 
     `micro_batches(step)` may be asked for any step; while steps come in order, `num_workers` threads make the next ones
     ahead (numpy leaves the interpreter's lock where the work is).
-    samples_per_step: samples of all ranks together; step k has those from k * samples_per_step on. Where they do not fill
-    num_micro_batches micro-batches on every rank, the last ones have filler rows. names: of the corpora.
+    samples_per_step: samples of all ranks together; step k has those from k * samples_per_step on.
+    micro_batch_size: the most rows of a micro-batch. The samples are spread evenly over the fewest micro-batches that hold
+    them (66 samples at 32 rows on one rank: 3 of 22); the last ones have filler rows where they do not come out even.
+    names: of the corpora.
     """
 
     def __init__(
@@ -198,14 +200,14 @@ class TrainBatches:
         num_workers: int,
         names: list[str],
     ):
-        per_pass = micro_batch_size * data_parallel_size
         assert 0 <= data_parallel_rank < data_parallel_size, (data_parallel_rank, data_parallel_size)
-        self.samples_per_step, self.num_micro_batches = samples_per_step, -(-samples_per_step // per_pass)
+        self.samples_per_step = samples_per_step
+        self.num_micro_batches = -(-samples_per_step // (micro_batch_size * data_parallel_size))
+        self._num_rows = -(-samples_per_step // (self.num_micro_batches * data_parallel_size))
         self._blocks, self._sampler, self._names = blocks, sampler, names
-        self._micro_batch_size = micro_batch_size
         # Micro-batch m of rank r is the slice m * size + r of the step's samples, whatever the seed.
-        first = np.arange(self.num_micro_batches) * per_pass + data_parallel_rank * micro_batch_size
-        places_N = (first[:, None] + np.arange(micro_batch_size)).ravel()
+        first = (np.arange(self.num_micro_batches) * data_parallel_size + data_parallel_rank) * self._num_rows
+        places_N = (first[:, None] + np.arange(self._num_rows)).ravel()
         self._places_N = places_N[places_N < samples_per_step]
         self._num_ahead = num_workers + 1 if num_workers else 0
         self._workers = ThreadPoolExecutor(num_workers, "batches") if num_workers else None
@@ -242,9 +244,9 @@ class TrainBatches:
         else:
             samples = self._sampler(first + np.arange(self.samples_per_step))
             samples = samples.part(_by_length(self._blocks.lengths(samples))[self._places_N])
-        batches = self._blocks.micro_batches(samples, self._micro_batch_size)
+        batches = self._blocks.micro_batches(samples, self._num_rows)
         missing = self.num_micro_batches - len(batches)
-        return batches + [self._blocks.filler(self._micro_batch_size) for _ in range(missing)]
+        return batches + [self._blocks.filler(self._num_rows) for _ in range(missing)]
 
     def _forget_ahead(self) -> None:
         for _, future in self._ahead:
