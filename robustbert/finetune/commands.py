@@ -18,6 +18,7 @@ from robustbert.finetune.sweep import (
     Cell,
     SweepRequest,
     chosen_model,
+    chosen_start,
     grid_cells,
     parse_grid,
     read_cells,
@@ -150,9 +151,10 @@ def _sweep_glue(options: argparse.Namespace, program: tuple[str, ...], names: li
     if any(output.result() is None for cell, output in cells if cell.task == "mnli"):
         print(f"{', '.join(later)} start when all of mnli is finished: give the same command again", flush=True)
         return exit_code
-    mnli = best_members(cells, "mnli", 1)[0]
+    second = options.output / "from-mnli"
+    mnli = chosen_start(second) or best_members(cells, "mnli", 1)[0]
     print(f"{', '.join(later)} start from {mnli}", flush=True)
-    return _run_stage(options, program, options.output / "from-mnli", later, None, mnli) or exit_code
+    return _run_stage(options, program, second, later, None, mnli) or exit_code
 
 
 def _run_stage(

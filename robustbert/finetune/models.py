@@ -20,6 +20,8 @@ _ATTENTION_DROPOUTS = ("attention_probs_dropout_prob", "attention_dropout")
 def encoder_with_new_head(source: ModelSource, new_model: Callable, **config_changes) -> torch.nn.Module:
     """The model that new_model(config) makes, with the encoder's weights of `source`; whatever head it had is dropped.
 
+    But for the pooler of a model pretrained with the next-sentence loss (section 4.2): it stays the layer above the first token's
+    vector, as in BERT, also where transformers' heads have a layer of their own for it.
     new_model: such as AutoModelForSequenceClassification.from_config; its base_model is the encoder.
     config_changes: such as num_labels=3. All that is not pretrained is drawn from source.seed.
     """
@@ -32,6 +34,9 @@ def encoder_with_new_head(source: ModelSource, new_model: Callable, **config_cha
         if not source.untrained:
             encoder = _from_pretrained(source.folder, AutoModel, config)
             model.base_model.load_state_dict(encoder.state_dict(), strict=False)  # not all heads want the pooler
+            dense = getattr(getattr(model, "classifier", None), "dense", None)
+            if isinstance(dense, torch.nn.Linear) and _has_next_sentence_head(source.folder):
+                dense.load_state_dict(encoder.pooler.dense.state_dict())
     return model.float()
 
 
@@ -99,6 +104,13 @@ def num_positions(model: torch.nn.Module) -> int:
         if name.endswith("position_embeddings") and getattr(module, "padding_idx", None) is not None:
             return positions - module.padding_idx - 1
     return positions
+
+
+def _has_next_sentence_head(folder: Path) -> bool:
+    """Whether the weights have that head in whole; a pooler alone may never have been trained."""
+    from robustbert.convert.huggingface import NAMING, read_tensors
+
+    return read_tensors(folder, list(NAMING.next_sentence.values())) is not None
 
 
 def _from_pretrained(folder: Path, model_class, config=None):

@@ -40,6 +40,14 @@ class Cell:
         """`sst-2/lr=1e-05,batch_size=16/seed=1`."""
         return f"{self.task}/{self.setting or 'default'}/seed={self.seed}"
 
+    @classmethod
+    def of_name(cls, name: str) -> "Cell":
+        """The cell that is called so."""
+        task, setting, seed = name.split("/")
+        pairs = [] if setting == "default" else [pair.split("=", 1) for pair in re.split(r",(?=[a-z_0-9]+=)", setting)]
+        types = setting_types()
+        return cls(task, {key: types[key](value) for key, value in pairs}, int(seed.removeprefix("seed=")))
+
 
 @dataclass(frozen=True)
 class SweepRequest:
@@ -87,25 +95,25 @@ def parse_grid(words: list[str], default: dict[str, tuple]) -> dict[str, tuple]:
 
 
 def run_sweep(request: SweepRequest) -> int:
-    """Have the launcher run what is missing of the sweep; its exit code. FinetuneError for another sweep's folder."""
+    """Have the launcher run what is missing of the sweep; its exit code. FinetuneError for another sweep's folder.
+
+    A sweep grows: cells that its folder does not know yet join those that it has, if only seed and grid tell them apart.
+    """
     file = request.folder / "sweep.json"
+    members = {cell.name: {"name": cell.name, "command": _command(request, cell)} for cell in request.cells}
+    if file.exists():
+        members = _joined(file, members)
+    elif not is_untouched(request.folder):
+        raise FinetuneError(f"{request.folder} exists and is no sweep's folder; nothing is overwritten, choose another --output")
+    request.folder.mkdir(parents=True, exist_ok=True)
     content = {
-        "title": f"{' '.join(sorted({cell.task for cell in request.cells}))}: {len(request.cells)} finetunings",
+        "title": f"{' '.join(sorted({cell.task for cell in request.cells}))}: {len(members)} finetunings",
         "folder": str(Path.cwd()),
         "model": {"asked": _absolute(request.asked_model), "folder": _absolute(request.model)},
-        "members": [{"name": cell.name, "command": _command(request, cell)} for cell in request.cells],
+        "start_from": _absolute(request.start_from),
+        "members": list(members.values()),
     }
-    if not file.exists():
-        if not is_untouched(request.folder):
-            raise FinetuneError(
-                f"{request.folder} exists and is no sweep's folder; nothing is overwritten, choose another --output"
-            )
-        request.folder.mkdir(parents=True, exist_ok=True)
-        write_json(file, content)
-    elif _essence(read_json(file)) != _essence(content):
-        raise FinetuneError(
-            f"{request.folder} belongs to a sweep of other commands; give its own command again, or choose another --output"
-        )
+    write_json(file, content)
     words = [sys.executable, "-m", "launcher", "sweep", str(request.folder), *request.launcher_options]
     here = str(Path(robustbert.__file__).resolve().parent.parent)
     path = os.pathsep.join(filter(None, (here, os.environ.get("PYTHONPATH"))))
@@ -120,11 +128,7 @@ def read_cells(folder: Path) -> Iterator[tuple[Cell, OutputFolder]]:
         raise FinetuneError(f"{folder} holds no sweep (no sweep.json); make one with tools/finetune TASK --sweep")
     for file in files:
         for member in read_json(file)["members"]:
-            task, setting, seed = member["name"].split("/")
-            values = {} if setting == "default" else dict(pair.split("=", 1) for pair in _PAIR.split(setting))
-            types = setting_types()
-            values = {name: types[name](value) for name, value in values.items()}
-            yield Cell(task, values, int(seed.removeprefix("seed="))), OutputFolder(file.parent / "runs" / member["name"])
+            yield Cell.of_name(member["name"]), OutputFolder(file.parent / "runs" / member["name"])
 
 
 def chosen_model(folder: Path, asked: Path | None) -> Path | None:
@@ -139,7 +143,14 @@ def chosen_model(folder: Path, asked: Path | None) -> Path | None:
     return None
 
 
-_PAIR = re.compile(r",(?=[a-z_0-9]+=)")
+def chosen_start(folder: Path) -> Path | None:
+    """The former finetuning that the sweep in `folder` itself starts from; None without such a sweep.
+
+    A sweep that has grown may have another best model of MNLI; what starts from it keeps the first one.
+    """
+    file = folder / "sweep.json"
+    start = read_json(file).get("start_from") if file.exists() else None
+    return Path(start) if start else None
 
 
 def _command(request: SweepRequest, cell: Cell) -> list[str]:
@@ -163,10 +174,27 @@ def _run(words: list[str], environment: dict[str, str]) -> int:
             process.send_signal(signal.SIGINT)
 
 
+def _joined(file: Path, asked: dict[str, dict]) -> dict[str, dict]:
+    """A sweep's members by name, those that its file has first. FinetuneError where they do not belong together."""
+    known = {member["name"]: member for member in read_json(file)["members"]}
+    shared: dict[str, list[str]] = {}
+    for member in [*known.values(), *asked.values()]:
+        words = _shared_words(member)
+        if shared.setdefault(Cell.of_name(member["name"]).task, words) != words:
+            raise FinetuneError(
+                f"{file.parent} belongs to a sweep of other commands; only --seeds and the values of --grid may differ: give its own "
+                "command, or choose another --output"
+            )
+    return known | asked
+
+
+def _shared_words(member: dict) -> list[str]:
+    """What the commands of a task's members have in common: neither the interpreter's path, nor the output and the cell's values."""
+    words, names = member["command"], Cell.of_name(member["name"]).values
+    output, end = words.index("--output"), len(words) - 2 * (len(names) + 1)
+    return words[1:output] + words[output + 2 : end] + list(map(option_name, names))
+
+
 def _absolute(path: Path | None) -> str | None:
     return str(path.absolute()) if path else None
 
-
-def _essence(content: dict) -> list:
-    """The members without what may differ between two starts: the interpreter's path."""
-    return [(member["name"], member["command"][1:]) for member in content["members"]]

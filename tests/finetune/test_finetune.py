@@ -1,6 +1,7 @@
 """The runner: neither an interruption nor the number of processes changes a result; nothing is overwritten."""
 
 import json
+import shutil
 from dataclasses import replace
 from pathlib import Path
 
@@ -130,6 +131,22 @@ def test_start_from_takes_the_encoder_and_a_new_head(tmp_path, glue, tiny_model)
     assert sts["classifier.out_proj.weight"].shape == (1, 32)
     with pytest.raises(FinetuneError, match="no finished finetuning"):
         run("sts-b", Request(glue, tmp_path / "x", frozen, start_from=tmp_path))
+
+
+@pytest.mark.parametrize("has_classifier", [True, False])
+def test_the_pooler_of_the_next_sentence_loss_is_kept(tmp_path, glue, tiny_model, has_classifier):
+    """As in BERT (section 4.2). A pooler without the loss' classifier may never have been trained: it is drawn anew."""
+    from safetensors.torch import load_file, save_file
+
+    model = shutil.copytree(tiny_model, tmp_path / "model")
+    state = load_file(model / "model.safetensors")
+    state |= {"roberta.pooler.dense.weight": torch.randn(32, 32), "roberta.pooler.dense.bias": torch.randn(32)}
+    if has_classifier:
+        state |= {"cls.seq_relationship.weight": torch.randn(2, 32), "cls.seq_relationship.bias": torch.randn(2)}
+    save_file(state, model / "model.safetensors", metadata={"format": "pt"})
+    run("rte", Request(glue, tmp_path / "out", replace(SETTINGS, epochs=1, lr=1e-12), model))
+    dense = weights(tmp_path / "out")["classifier.dense.weight"]
+    assert torch.allclose(dense, state["roberta.pooler.dense.weight"], atol=1e-6) == has_classifier
 
 
 def test_an_interrupted_finetuning_goes_on_with_the_model_that_it_began_with(tmp_path, glue, tiny_model):

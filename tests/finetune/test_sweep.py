@@ -12,13 +12,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from robustbert.finetune import commands
+from robustbert.finetune import commands, sweep
 from robustbert.finetune.cli import _parser, main
 from robustbert.finetune.output import write_json
 from robustbert.finetune.published import COLUMNS, TABLE_5_DEV, TABLE_8, TABLES
 from robustbert.finetune.settings import FinetuneError
 from robustbert.finetune.submission import TEST_ROWS, write_zip
-from robustbert.finetune.sweep import Cell, chosen_model, grid_cells, parse_grid
+from robustbert.finetune.sweep import Cell, SweepRequest, chosen_model, grid_cells, parse_grid, run_sweep
 from robustbert.finetune.table import summarise, write_table
 from robustbert.finetune.tasks import GLUE, build_task
 from robustbert.job import Job
@@ -104,6 +104,28 @@ def test_table_does_without_the_sets_that_are_not_there(tmp_path, task, metrics,
     output.result()["metrics"] = metrics
     text = write_table(tmp_path, summarise([(Cell(task, {"lr": 1e-5}, 1), output)]))
     assert row in text and (tmp_path / "table.json").exists()
+
+
+def test_a_cell_is_found_by_its_name():
+    for cell in (Cell("mrpc", {"lr": 1e-5, "batch_size": 16, "beta2": 0.98}, 3), Cell("sst-2", {}, 1)):
+        assert Cell.of_name(cell.name) == cell
+
+
+def test_a_sweep_grows_by_seeds_and_rates_and_by_nothing_else(tmp_path, monkeypatch):
+    def members(rates, seeds, *options):
+        cells = tuple(grid_cells("mrpc", {"lr": rates}, seeds))
+        model = tmp_path / "model"
+        run_sweep(SweepRequest(tmp_path / "sweep", tmp_path, model, model, None, options, PROGRAM, cells))
+        return [member["name"] for member in json.loads((tmp_path / "sweep" / "sweep.json").read_text())["members"]]
+
+    monkeypatch.setattr(sweep, "_run", lambda words, environment: 0)
+    first = members((1e-4,), (1, 2), "--epochs", "3")
+    grown = members((3e-4, 1e-4), (2,), "--epochs", "3")
+    assert grown == [*first, "mrpc/lr=0.0003/seed=2"]
+    for rates, seeds, options in [((1e-4,), (1,), ()), ((1e-3,), (7,), ("--epochs", "4")), ((1e-3,), (7,), ("--epochs", "3", "--untrained"))]:
+        with pytest.raises(FinetuneError, match="belongs to a sweep of other commands"):
+            members(rates, seeds, *options)
+    assert members((1e-4,), (1,), "--epochs", "3") == grown
 
 
 def test_a_sweep_goes_on_with_the_model_that_it_began_with(tmp_path):
@@ -251,6 +273,14 @@ def test_glue_sweep_goes_from_mnli_to_the_leaderboard(tmp_path, glue, tiny_model
     assert times == {path: path.stat().st_mtime_ns for path in folder.rglob("result.json")}
     assert main([*words, *TINY, "--weight-decay", "0"], program=PROGRAM) == 2
     assert "belongs to a sweep of other commands" in capfd.readouterr().err
+
+    words[words.index("1,2")] = "2,3"
+    assert main([*words, *TINY], program=PROGRAM) == 0
+    grown = {path: path.stat().st_mtime_ns for path in folder.rglob("result.json")}
+    assert len(grown) == 6 and times.items() < grown.items()  # only seed 3 was run
+    starts = {json.loads(path.read_text())["start_from"] for path in (folder / "from-mnli").rglob("result.json")}
+    assert starts == {result["start_from"]}
+    assert "| mnli | default | 3 |" in (folder / "table.md").read_text()
 
     rows = {"MNLI-m.tsv": 8, "MNLI-mm.tsv": 9, "AX.tsv": 5, "RTE.tsv": 8}
     words = ["glue", "--submit", str(folder), "--size", "2", "--data", str(glue), "--output", str(tmp_path / "glue.zip")]
