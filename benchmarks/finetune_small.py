@@ -2,24 +2,29 @@
 """A small pretrained model, finetuned, beside the same model untrained and the most frequent class, over several seeds.
 
 Also MRPC (and RTE) from the model finetuned on MNLI, as the paper does it (section 5.1). Of several learning rates each row has its own
-best, by the median over the seeds. Every finetuning is one cell of a sweep: killed, the same command goes on.
+best, by the median over the seeds. Every finetuning is one cell of a sweep: killed, the same command goes on, and later seeds and rates
+join those that are there.
 """
 
 import argparse
 import json
-import statistics
 import sys
 from collections import Counter, defaultdict
 from dataclasses import dataclass
 from pathlib import Path
+
+import numpy as np
 
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
 from benchmarks.records import write_record  # noqa: E402
 from robustbert.finetune.cli import main as finetune  # noqa: E402
+from robustbert.finetune.evaluate import load_outputs, outputs_file  # noqa: E402
 from robustbert.finetune.folders import task_folder  # noqa: E402
+from robustbert.finetune.models import read_tokenizer  # noqa: E402
 from robustbert.finetune.sweep import read_cells  # noqa: E402
+from robustbert.finetune.task import Task  # noqa: E402
 from robustbert.finetune.tasks import FROM_MNLI, build_task  # noqa: E402
 
 PROGRAM = (sys.executable, str(ROOT / "tools" / "finetune"))
@@ -31,81 +36,126 @@ _EXAMPLE = """example:
 
 @dataclass(frozen=True)
 class Result:
-    """Accuracies of a setting's seeds. lr: None where nothing was trained."""
+    """What the finetunings of one row said. correct_SN: bool, whether each of S seeds was right of each of N examples."""
 
-    accuracies: list[float]
-    lr: float | None = None
+    correct_SN: np.ndarray
+    lr: float | None = None  # None where nothing was trained
+
+    @property
+    def accuracies_S(self) -> np.ndarray:
+        return self.correct_SN.mean(1)
 
     @property
     def median(self) -> float:
-        return statistics.median(self.accuracies)
+        return float(np.median(self.accuracies_S))
+
+    def above(self, other: "Result") -> tuple[float, float]:
+        """The mean accuracy over seeds above another's, and its standard error over examples, which both have in common."""
+        difference_N = self.correct_SN.mean(0) - other.correct_SN.mean(0)
+        return float(difference_N.mean()), float(difference_N.std(ddof=1) / len(difference_N) ** 0.5)
 
 
 def main(arguments: list[str] | None = None) -> int:
     """Run what is missing, print the table, and with --record write it down."""
     options = _parser().parse_args(arguments)
-    common = ["--data", str(options.data), "--seeds", options.seeds, "--epochs", str(options.epochs)]
-    common += ["--max-length", str(options.max_length)]
-    common += ["--grid", f"lr={','.join(map(str, options.lr))}", f"batch_size={options.batch_size}"]
-    common += [f"--micro-batch-size={options.batch_size}", f"--parallel={options.parallel}", f"--precision={options.precision}"]
-    pretrained = ["--model", str(options.model)]
-    lines = [f"{'task':8}{'weights':28}{'dev accuracy: median':>22}  {'least to greatest':20}{'seeds':8}lr"]
-    for task in options.tasks.split(","):
-        sample = ["--train-examples", str(options.examples)]
-        rows = [(task, "most frequent class", Result([most_frequent_share(task, options.data)]))]
-        for name, words in (("untrained", [*pretrained, "--untrained"]), ("pretrained", pretrained)):
-            rows.append((task, name, swept(task, options.output / f"{task}-{name}", [*common, *words, *sample])))
-        if task in FROM_MNLI and options.mnli_examples:
-            for name, words in (("untrained", [*pretrained, "--untrained"]), ("pretrained", pretrained)):
-                mnli = mnli_model(options, name, words)
-                result = swept(task, options.output / f"{task}-{name}-mnli", [*common, "--start-from", str(mnli), *sample])
-                rows.append((task, f"{name}, then MNLI", result))
-        lines += [_line(*row) for row in rows]
+    lines = [f"{'task':8}{'weights':28}{'accuracy: median':>18}  {'least to greatest':20}{'seeds':8}{'lr':8}above untrained (standard error)"]
+    for name in options.tasks.split(","):
+        task = build_task(name)
+        parts = [options.data] if options.folds == 1 else write_folds(task, options.data, options.folds, options.output / "folds")
+        lines.append(_line(name, "most frequent class", most_frequent(task, parts)))
+        for start in ("", ", then MNLI") if name in FROM_MNLI and options.mnli_examples else ("",):
+            untrained = swept(task, parts, options, is_pretrained=False, after_mnli=bool(start))
+            pretrained = swept(task, parts, options, is_pretrained=True, after_mnli=bool(start))
+            lines.append(_line(name, f"untrained{start}", untrained))
+            lines.append(_line(name, f"pretrained{start}", pretrained, untrained))
     print("\n".join(lines))
     if options.record:
         command = "benchmarks/finetune_small.py " + " ".join(arguments or sys.argv[1:])
         count = f"{options.examples:,} training examples" if options.examples else "all training examples"
-        about = [f"model: {_model_line(options.model)}", f"{count}, {options.epochs} epochs, whole development sets", ""]
+        held_out = "whole development sets" if options.folds == 1 else f"{options.folds}-fold cross-validation"
+        about = [f"model: {_model_line(options.model)}", f"{count}, {options.epochs} epochs, {held_out}", ""]
         write_record(options.record, "A small model finetuned", command, "", ("torch", "transformers"), [*about, *lines])
     return 0
 
 
-def most_frequent_share(name: str, data: Path) -> float:
-    """The accuracy on the development set of always saying its most frequent class of the training set."""
-    task = build_task(name)
-    train, dev = (task.read(task_folder(task, data), split) for split in ("train", "dev"))
-    label = Counter(example.label for example in train).most_common(1)[0][0]
-    return sum(example.label == label for example in dev) / len(dev)
+def write_folds(task: Task, data: Path, count: int, folder: Path) -> list[Path]:
+    """Data folders that have each labelled example of the training and the development file in one development file."""
+    lines = []
+    for split in ("train", "dev"):
+        header, *rows = (task_folder(task, data) / f"{split}.tsv").read_text(encoding="utf-8-sig").splitlines()
+        lines += rows
+    order = np.random.default_rng(0).permutation(len(lines))
+    parts = [folder / f"{number}-of-{count}" for number in range(1, count + 1)]
+    for number, part in enumerate(parts):
+        is_dev = np.isin(np.arange(len(lines)), order[number::count])
+        (part / task.folders[0]).mkdir(parents=True, exist_ok=True)
+        for split, chosen in (("train", ~is_dev), ("dev", is_dev)):
+            text = "\n".join([header, *(line for line, is_chosen in zip(lines, chosen) if is_chosen)]) + "\n"
+            (part / task.folders[0] / f"{split}.tsv").write_text(text, encoding="utf-8")
+    return parts
 
 
-def swept(task: str, folder: Path, words: list[str]) -> Result:
-    """The best learning rate of a sweep with its seeds; runs what is missing."""
-    exit_code = finetune([task, "--sweep", "--output", str(folder), *words], program=PROGRAM)
-    if exit_code:
-        sys.exit(exit_code)
-    accuracies = defaultdict(list)
-    for cell, output in read_cells(folder):
-        accuracies[cell.values["lr"]].append(output.result()["metrics"]["dev"]["accuracy"])
-    return max((Result(of_rate, lr) for lr, of_rate in accuracies.items()), key=lambda result: result.median)
+def most_frequent(task: Task, parts: list[Path]) -> Result:
+    """Always saying the most frequent class of the training set."""
+    correct = []
+    for part in parts:
+        train, dev = (task.read(task_folder(task, part), split) for split in ("train", "dev"))
+        label = Counter(example.label for example in train).most_common(1)[0][0]
+        correct += [example.label == label for example in dev]
+    return Result(np.array([correct]))
 
 
-def mnli_model(options: argparse.Namespace, name: str, words: list[str]) -> Path:
+def swept(task: Task, parts: list[Path], options: argparse.Namespace, is_pretrained: bool, after_mnli: bool) -> Result:
+    """The best learning rate of the sweeps of all parts with their seeds; runs what is missing."""
+    name = "pretrained" if is_pretrained else "untrained"
+    weights = ["--model", str(options.model), *([] if is_pretrained else ["--untrained"])]
+    if after_mnli:
+        weights = ["--start-from", str(mnli_model(options, name, weights))]
+    grid = ["--grid", f"lr={','.join(map(str, options.lr))}", f"batch_size={options.batch_size}"]
+    common = [*_common_words(options, options.epochs, options.examples), "--seeds", ",".join(map(str, options.seeds)), f"--parallel={options.parallel}", *grid]
+    correct = defaultdict(list)  # by rate and seed, one array a part
+    for number, part in enumerate(parts, start=1):
+        folder = options.output / f"{task.name}-{name}{'-mnli' * after_mnli}{f'-{number}-of-{len(parts)}' * (len(parts) > 1)}"
+        exit_code = finetune([task.name, "--sweep", "--output", str(folder), "--data", str(part), *common, *weights], program=PROGRAM)
+        if exit_code:
+            sys.exit(exit_code)
+        examples = task.read(task_folder(task, part), "dev")
+        asked = ((cell, output) for cell, output in read_cells(folder) if cell.values["lr"] in options.lr and cell.seed in options.seeds)
+        for cell, output in asked:  # the folder may have more of them
+            correct[cell.values["lr"], cell.seed].append(was_correct(task, examples, output.model, options.max_length))
+    by_rate = defaultdict(list)
+    for (lr, _), pieces in correct.items():
+        by_rate[lr].append(np.concatenate(pieces))
+    return max((Result(np.stack(seeds), lr) for lr, seeds in by_rate.items()), key=lambda result: result.median)
+
+
+def was_correct(task: Task, examples: list, model: Path, max_length: int) -> np.ndarray:
+    """Whether the kept outputs of a finetuned model are right of each development example: bool (N,)."""
+    items = task.items(examples, read_tokenizer(model), max_length, training=False)
+    predictions = task.predictions(examples, items, load_outputs(model / outputs_file("dev"), items))
+    return np.array([example.label == prediction for example, prediction in zip(examples, predictions, strict=True)])
+
+
+def mnli_model(options: argparse.Namespace, name: str, weights: list[str]) -> Path:
     """The folder of one model finetuned on MNLI."""
     folder = options.output / f"mnli-{name}"
-    words = ["mnli", "--output", str(folder), "--data", str(options.data), "--epochs", str(options.mnli_epochs), *words]
-    words += ["--lr", str(options.mnli_lr), "--batch-size", str(options.batch_size), "--micro-batch-size", str(options.batch_size)]
-    words += ["--train-examples", str(options.mnli_examples), "--precision", options.precision]
-    words += ["--max-length", str(options.max_length)]
-    if exit_code := finetune(words):
+    words = ["mnli", "--output", str(folder), "--data", str(options.data), "--lr", str(options.mnli_lr), "--batch-size", str(options.batch_size)]
+    if exit_code := finetune([*words, *weights, *_common_words(options, options.mnli_epochs, options.mnli_examples)]):
         sys.exit(exit_code)
     return folder
 
 
-def _line(task: str, weights: str, result: Result) -> str:
-    median, accuracies = f"{100 * result.median:.1f}", result.accuracies
-    spread = f"{100 * min(accuracies):.1f} to {100 * max(accuracies):.1f}" if len(accuracies) > 1 else ""
-    seeds, lr = (len(accuracies), result.lr) if result.lr else ("", "")
-    return f"{task:8}{weights:28}{median:>22}  {spread:20}{seeds:<8}{lr}".rstrip()
+def _common_words(options: argparse.Namespace, epochs: int, num_examples: int) -> list[str]:
+    words = ["--epochs", str(epochs), "--train-examples", str(num_examples), "--max-length", str(options.max_length)]
+    return [*words, "--micro-batch-size", str(options.batch_size), "--precision", options.precision]
+
+
+def _line(task: str, weights: str, result: Result, untrained: Result | None = None) -> str:
+    median, accuracies_S = f"{100 * result.median:.1f}", 100 * result.accuracies_S
+    spread = f"{accuracies_S.min():.1f} to {accuracies_S.max():.1f}" if len(accuracies_S) > 1 else ""
+    seeds, lr = (len(accuracies_S), result.lr) if result.lr else ("", "")
+    above = "{:+.1f} ({:.1f})".format(*(100 * value for value in result.above(untrained))) if untrained else ""
+    return f"{task:8}{weights:28}{median:>18}  {spread:20}{seeds:<8}{lr:<8}{above}".rstrip()
 
 
 def _model_line(model: Path) -> str:
@@ -122,6 +172,10 @@ def _rates(words: str) -> list[float]:
     return [float(word) for word in words.split(",")]
 
 
+def _seeds(words: str) -> list[int]:
+    return [int(word) for word in words.split(",")]
+
+
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="benchmarks/finetune_small.py",
@@ -134,7 +188,7 @@ def _parser() -> argparse.ArgumentParser:
     add("--data", type=Path, required=True, metavar="DIR", help="GLUE's folder with SST-2, MRPC and MNLI")
     add("--output", type=Path, required=True, metavar="DIR", help="where the finetunings go; goes on where it was")
     add("--record", type=Path, metavar="FILE", help="write the table down with the machine, the commit and the versions")
-    add("--seeds", default="1,2,3", metavar="N,N", help="(1,2,3)")
+    add("--seeds", type=_seeds, default=[1, 2, 3], metavar="N,N", help="(1,2,3)")
     add("--tasks", default="sst-2,mrpc", metavar="TASK,TASK", help="scored by accuracy (sst-2,mrpc)")
     add("--examples", type=int, default=2048, metavar="N", help="training examples of each task, 0: all (2048)")
     add("--epochs", type=int, default=4, metavar="N", help="(4)")
@@ -142,6 +196,7 @@ def _parser() -> argparse.ArgumentParser:
     add("--mnli-epochs", type=int, default=2, metavar="N", help="(2)")
     add("--mnli-lr", type=float, default=3e-4, metavar="N", help="(3e-4)")
     add("--lr", type=_rates, default=[3e-4], metavar="N,N", help="a small model takes a larger one than Table 10's (3e-4)")
+    add("--folds", type=int, default=1, metavar="N", help="N above 1: cross-validation over training and development set together (1)")
     add("--max-length", type=int, default=128, metavar="N", help="tokens a sequence; no more than pretraining had (128)")
     add("--precision", default="fp32", help="fp32, bf16, fp16 (fp32)")
     add("--batch-size", type=int, default=32, metavar="N", help="(32)")
