@@ -70,8 +70,8 @@ def _started(event: _Fields) -> str:
 
 
 def _weights_taken(event: _Fields) -> str:
-    drawn = event.items("drawn")
-    return f"begins with the weights of {event.path}" + (f"; drawn anew: {', '.join(drawn)}" if drawn else "")
+    lists = (("drawn anew", event.items("drawn")), ("left out, for this run has no pairs", event.items("left_out")))
+    return f"begins with the weights of {event.path}" + "".join(f"; {what}: {', '.join(names)}" for what, names in lists if names)
 
 
 def _rank_lost(event: _Fields) -> str:

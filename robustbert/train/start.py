@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+from robustbert.checkpoint.index import SavedTensors
 from robustbert.checkpoint.manifest import CheckpointError
 from robustbert.checkpoint.restore import restore_weights, verify_together
 from robustbert.checkpoint.retention import held_for_reading
@@ -11,8 +12,9 @@ from robustbert.parallel.mesh import Mesh
 from robustbert.run_directory import RunDirectory
 from robustbert.train.start_from import check_start, find_start
 
+_NEXT_SENTENCE_HEAD = "next_sentence_head."
 # Tensors that only a data.format of pairs has: drawn from the seed where the other model has none of them.
-_OF_PAIRS = ("embeddings.token_type_embeddings.", "next_sentence_head.")
+_OF_PAIRS = ("embeddings.token_type_embeddings.", _NEXT_SENTENCE_HEAD)
 
 
 class Start:
@@ -39,5 +41,7 @@ class Start:
             check_start(folder, self._config.model, self._tokenizer_sha256)
             drawn = restore_weights(folder, self._model, self._optimizer, self._mesh, may_be_missing=_OF_PAIRS)
             gathered = self._mesh.gather_on_main(drawn)
+            of_head = [name for name in SavedTensors(folder).names if name.startswith(_NEXT_SENTENCE_HEAD)]
         if self._mesh.is_main:
-            self._run.append_event("weights_taken", path=str(folder), of_step=state["step"], drawn=sorted(set().union(*gathered)))
+            drawn, left_out = sorted(set().union(*gathered)), [] if self._config.model.next_sentence_head else sorted(of_head)
+            self._run.append_event("weights_taken", path=str(folder), of_step=state["step"], drawn=drawn, left_out=left_out)

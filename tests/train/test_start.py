@@ -6,6 +6,7 @@ import shutil
 import pytest
 import torch
 
+from launcher.event_text import event_line
 from launcher.submit import create_run
 from robustbert.checkpoint.index import SavedTensors
 from robustbert.checkpoint.manifest import CheckpointError, committed_checkpoints, read_manifest
@@ -64,6 +65,16 @@ def test_a_run_over_pairs_draws_what_the_other_model_has_not(source, tmp_path):
     drawn = events["weights_taken"]["drawn"]
     assert {name.split(".")[0] for name in drawn} == {"embeddings", "next_sentence_head"} and len(drawn) == 5
     assert "embeddings.token_type_embeddings.weight" in drawn
+
+
+def test_a_run_without_pairs_says_that_the_next_sentence_head_is_left_out(source, tmp_path):
+    (tmp_path / "pairs").mkdir()
+    begin(source, tmp_path / "pairs", source.path, "data.format=segment-pair")
+    events = begin(source, tmp_path, tmp_path / "pairs" / "new", "model.num_token_types=2")
+    left_out = events["weights_taken"]["left_out"]
+    assert len(left_out) == 4 and all(name.startswith("next_sentence_head.") for name in left_out)
+    assert events["weights_taken"]["drawn"] == []
+    assert "left out, for this run has no pairs: next_sentence_head." in event_line(events["weights_taken"])
 
 
 def test_a_run_begins_with_a_model_of_hugging_face(source, tmp_path):
