@@ -20,12 +20,12 @@ sys.path.insert(0, str(ROOT))
 
 from benchmarks.records import write_record  # noqa: E402
 from robustbert.finetune.cli import main as finetune  # noqa: E402
-from robustbert.finetune.evaluate import load_outputs, outputs_file  # noqa: E402
+from robustbert.finetune.ensemble import open_ensembles  # noqa: E402
 from robustbert.finetune.folders import task_folder  # noqa: E402
-from robustbert.finetune.models import read_tokenizer  # noqa: E402
 from robustbert.finetune.sweep import read_cells  # noqa: E402
 from robustbert.finetune.task import Task  # noqa: E402
 from robustbert.finetune.tasks import FROM_MNLI, build_task  # noqa: E402
+from robustbert.job import Job  # noqa: E402
 
 PROGRAM = (sys.executable, str(ROOT / "tools" / "finetune"))
 _EXAMPLE = """example:
@@ -81,8 +81,8 @@ def main(arguments: list[str] | None = None) -> int:
 def write_folds(task: Task, data: Path, count: int, folder: Path) -> list[Path]:
     """Data folders that have each labelled example of the training and the development file in one development file."""
     lines = []
-    for split in ("train", "dev"):
-        header, *rows = (task_folder(task, data) / f"{split}.tsv").read_text(encoding="utf-8-sig").splitlines()
+    for split in ("train", "dev"):  # only a line feed ends a line
+        header, *rows = (task_folder(task, data) / f"{split}.tsv").read_bytes().decode("utf-8-sig").rstrip("\n").split("\n")
         lines += rows
     order = np.random.default_rng(0).permutation(len(lines))
     parts = [folder / f"{number}-of-{count}" for number in range(1, count + 1)]
@@ -91,7 +91,7 @@ def write_folds(task: Task, data: Path, count: int, folder: Path) -> list[Path]:
         (part / task.folders[0]).mkdir(parents=True, exist_ok=True)
         for split, chosen in (("train", ~is_dev), ("dev", is_dev)):
             text = "\n".join([header, *(line for line, is_chosen in zip(lines, chosen) if is_chosen)]) + "\n"
-            (part / task.folders[0] / f"{split}.tsv").write_text(text, encoding="utf-8")
+            (part / task.folders[0] / f"{split}.tsv").write_bytes(text.encode())
     return parts
 
 
@@ -119,21 +119,16 @@ def swept(task: Task, parts: list[Path], options: argparse.Namespace, is_pretrai
         exit_code = finetune([task.name, "--sweep", "--output", str(folder), "--data", str(part), *common, *weights], program=PROGRAM)
         if exit_code:
             sys.exit(exit_code)
-        examples = task.read(task_folder(task, part), "dev")
         asked = ((cell, output) for cell, output in read_cells(folder) if cell.values["lr"] in options.lr and cell.seed in options.seeds)
-        for cell, output in asked:  # the folder may have more of them
-            correct[cell.values["lr"], cell.seed].append(was_correct(task, examples, output.model, options.max_length))
+        with open_ensembles(part, Job()) as build_ensemble:
+            for cell, output in asked:  # the folder may have more of them
+                answers = build_ensemble(task, [output.path]).answers("dev")
+                right = [example.label == prediction for example, prediction in zip(answers.examples, answers.predictions, strict=True)]
+                correct[cell.values["lr"], cell.seed].append(np.array(right))
     by_rate = defaultdict(list)
     for (lr, _), pieces in correct.items():
         by_rate[lr].append(np.concatenate(pieces))
     return max((Result(np.stack(seeds), lr) for lr, seeds in by_rate.items()), key=lambda result: result.median)
-
-
-def was_correct(task: Task, examples: list, model: Path, max_length: int) -> np.ndarray:
-    """Whether the kept outputs of a finetuned model are right of each development example: bool (N,)."""
-    items = task.items(examples, read_tokenizer(model), max_length, training=False)
-    predictions = task.predictions(examples, items, load_outputs(model / outputs_file("dev"), items))
-    return np.array([example.label == prediction for example, prediction in zip(examples, predictions, strict=True)])
 
 
 def mnli_model(options: argparse.Namespace, name: str, weights: list[str]) -> Path:
@@ -185,11 +180,11 @@ def _parser() -> argparse.ArgumentParser:
     )
     add = parser.add_argument
     add("--model", type=Path, required=True, metavar="DIR", help="the pretrained model, as tools/finetune takes it")
-    add("--data", type=Path, required=True, metavar="DIR", help="GLUE's folder with SST-2, MRPC and MNLI")
+    add("--data", type=Path, required=True, metavar="DIR", help="GLUE's folder, with MNLI where the task starts from it")
     add("--output", type=Path, required=True, metavar="DIR", help="where the finetunings go; goes on where it was")
     add("--record", type=Path, metavar="FILE", help="write the table down with the machine, the commit and the versions")
     add("--seeds", type=_seeds, default=[1, 2, 3], metavar="N,N", help="(1,2,3)")
-    add("--tasks", default="sst-2,mrpc", metavar="TASK,TASK", help="scored by accuracy (sst-2,mrpc)")
+    add("--tasks", default="sst-2,mrpc", metavar="TASK,TASK", help="sst-2, mrpc, rte, qqp, qnli, wnli (sst-2,mrpc)")
     add("--examples", type=int, default=2048, metavar="N", help="training examples of each task, 0: all (2048)")
     add("--epochs", type=int, default=4, metavar="N", help="(4)")
     add("--mnli-examples", type=int, default=8192, metavar="N", help="training examples of MNLI, 0: no start from MNLI (8192)")

@@ -18,6 +18,8 @@ ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
 from benchmarks.records import write_record  # noqa: E402
+from robustbert.config import load_config  # noqa: E402
+from robustbert.data.prepare import prepared_data  # noqa: E402
 from robustbert.run_directory import RunDirectory  # noqa: E402
 
 _EXAMPLE = """example:
@@ -63,14 +65,14 @@ def main() -> int:
 def _prepared(options: argparse.Namespace, folder: Path) -> list[str]:
     """The overrides that name the data of a run of one step, so that no other run has to prepare its own."""
     _run(options, folder, "preparing", ["train.steps=1"], "0")
-    data = RunDirectory(folder / "preparing").data
-    corpora = sorted(path.with_suffix("") for path in data.glob("train_*.idx"))
-    names = ",".join(f"{{path: {path}}}" for path in corpora)
-    return [f"data.train=[{names}]", f"data.tokenizer={data / 'tokenizer'}", "data.valid_fraction=0", f"train.steps={options.steps}"]
+    run = RunDirectory(folder / "preparing")
+    prepared = prepared_data(load_config(run.config_file).data, run.data)
+    corpora = ",".join(f"{{path: {corpus.prefix}}}" for corpus in prepared.train)
+    return [f"data.train=[{corpora}]", f"data.tokenizer={prepared.tokenizer_dir}", "data.valid_fraction=0", f"train.steps={options.steps}"]
 
 
 def _run(options: argparse.Namespace, folder: Path, name: str, overrides: list[str], huge_pages: str) -> Figures:
-    fixed = [f"run.dir={folder}", f"run.name={name}", "train.log_interval=1", "checkpoint.interval=1000000"]
+    fixed = [f"run.dir={folder}", f"run.name={name}", "train.log_interval=1", "checkpoint.interval=1000000", "optim.warmup_steps=0"]
     words = [sys.executable, "-m", "launcher", "submit", str(options.config.absolute()), *fixed, *overrides]
     environment = os.environ | {"THP_MEM_ALLOC_ENABLE": huge_pages}
     process = subprocess.Popen(words, cwd=ROOT, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)

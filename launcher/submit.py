@@ -89,7 +89,7 @@ def describe_layout(config: RunConfig) -> str:
     per_step = f"{_count(config.num_micro_batches(processes), 'micro-batch')} of {config.train.micro_batch_size} a step"
     if config.data.has_variable_lengths:
         full = f"{config.train.global_batch_size} x {config.data.sequence_length}"
-        per_step = f"micro-batches of {config.train.micro_batch_size}, as many a step as hold about the tokens of {full}"
+        per_step = f"micro-batches of at most {config.train.micro_batch_size}, as many a step as hold about the tokens of {full}"
     return (
         f"{_count(processes, 'process')} = tensor {parallel.tensor} x pipeline {parallel.pipeline} x data "
         f"{config.data_parallel_size(processes)}, {per_step}"

@@ -272,7 +272,7 @@ class TrainConfig:
 
     steps: int = 500_000
     global_batch_size: int = 8192  # sequences a step, over all processes
-    micro_batch_size: int = 8  # sequences one process computes at a time
+    micro_batch_size: int = 8  # sequences one process computes at a time; of the formats with shorter samples at most
     log_interval: int = 10  # steps
     eval_interval: int = 1000  # steps
     eval_sequences: int = 1024  # held-out sequences an evaluation reads

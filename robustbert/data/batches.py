@@ -28,6 +28,7 @@ from robustbert.data.tokenizer import Tokenizer, load_tokenizer
 
 # Assembled together: enough to spread numpy's overhead, few enough to stay in the cache and, sorted, to be alike in length.
 _TOKENS_AT_ONCE, _ROWS_AT_ONCE = 1 << 17, 512
+_NEARLY = 0.05  # tokens a step may differ by so much between the formats
 _HELD_OUT_STREAM = 4  # keeps the choice of held-out blocks apart from the sampler's permutations
 _PAIR_STREAM = 7  # keeps the choice of second segments apart from the masks
 
@@ -183,10 +184,9 @@ class TrainBatches:
 
     `micro_batches(step)` may be asked for any step; while steps come in order, `num_workers` threads make the next ones
     ahead (numpy leaves the interpreter's lock where the work is).
-    samples_per_step: samples of all ranks together; step k has those from k * samples_per_step on.
-    micro_batch_size: the most rows of a micro-batch. The samples are spread evenly over the fewest micro-batches that hold
-    them (66 samples at 32 rows on one rank: 3 of 22); the last ones have filler rows where they do not come out even.
-    names: of the corpora.
+    samples_per_step, micro_batches_per_step: of all ranks together; step k has the samples from k * samples_per_step on.
+    Micro-batch m of rank r is number m * data_parallel_size + r of the step's, which share its samples evenly: whatever the
+    number of ranks, they are the same. names: of the corpora.
     """
 
     def __init__(
@@ -194,21 +194,21 @@ class TrainBatches:
         blocks: MaskedBlocks,
         sampler: Sampler,
         samples_per_step: int,
-        micro_batch_size: int,
+        micro_batches_per_step: int,
         data_parallel_rank: int,
         data_parallel_size: int,
         num_workers: int,
         names: list[str],
     ):
         assert 0 <= data_parallel_rank < data_parallel_size, (data_parallel_rank, data_parallel_size)
-        self.samples_per_step = samples_per_step
-        self.num_micro_batches = -(-samples_per_step // (micro_batch_size * data_parallel_size))
-        self._num_rows = -(-samples_per_step // (self.num_micro_batches * data_parallel_size))
+        assert micro_batches_per_step % data_parallel_size == 0, (micro_batches_per_step, data_parallel_size)
+        self.samples_per_step, self.num_micro_batches = samples_per_step, micro_batches_per_step // data_parallel_size
         self._blocks, self._sampler, self._names = blocks, sampler, names
-        # Micro-batch m of rank r is the slice m * size + r of the step's samples, whatever the seed.
-        first = (np.arange(self.num_micro_batches) * data_parallel_size + data_parallel_rank) * self._num_rows
-        places_N = (first[:, None] + np.arange(self._num_rows)).ravel()
-        self._places_N = places_N[places_N < samples_per_step]
+        own = np.arange(self.num_micro_batches) * data_parallel_size + data_parallel_rank
+        least, num_larger = divmod(samples_per_step, micro_batches_per_step)  # the first ones have one row more
+        starts = own * least + np.minimum(own, num_larger)
+        by_size = ((least + 1, starts[own < num_larger]), (least, starts[own >= num_larger]))
+        self._places = [(size, (begin[:, None] + np.arange(size)).ravel()) for size, begin in by_size if size and begin.size]
         self._num_ahead = num_workers + 1 if num_workers else 0
         self._workers = ThreadPoolExecutor(num_workers, "batches") if num_workers else None
         self._ahead: deque[tuple[int, Future]] = deque()
@@ -239,14 +239,15 @@ class TrainBatches:
 
     def _make(self, step: int) -> list[Batch]:
         first = step * self.samples_per_step
-        if self._blocks.has_fixed_width:
-            samples = self._sampler(first + self._places_N)
-        else:
+        if not self._blocks.has_fixed_width:
             samples = self._sampler(first + np.arange(self.samples_per_step))
-            samples = samples.part(_by_length(self._blocks.lengths(samples))[self._places_N])
-        batches = self._blocks.micro_batches(samples, self._num_rows)
-        missing = self.num_micro_batches - len(batches)
-        return batches + [self._blocks.filler(self._num_rows) for _ in range(missing)]
+            samples = samples.part(_by_length(self._blocks.lengths(samples)))
+        batches = []
+        for size, places in self._places:
+            own = self._sampler(first + places) if self._blocks.has_fixed_width else samples.part(places)
+            batches += self._blocks.micro_batches(own, size)
+        missing = self.num_micro_batches - len(batches)  # where a step has fewer samples than micro-batches
+        return batches + [self._blocks.filler(1) for _ in range(missing)]
 
     def _forget_ahead(self) -> None:
         for _, future in self._ahead:
@@ -299,12 +300,16 @@ def build_train_batches(
     """Open the training corpora and return this rank's batches. DataError: a corpus is missing, damaged or empty."""
     tokenizer = load_tokenizer(prepared.tokenizer_dir)
     corpora = _open_corpora(prepared.train, data_config, tokenizer)
-    sampler = Sampler([len(corpus) for corpus in corpora], [corpus.weight for corpus in prepared.train], seed)
+    weights = [corpus.weight for corpus in prepared.train]
+    sampler = Sampler([len(corpus) for corpus in corpora], weights, seed)
+    samples_per_step = _samples_per_step(corpora, sampler, weights, train_config.global_batch_size)
+    # As many times those of FULL-SENTENCES as keep each within micro_batch_size: every data-parallel size divides them.
+    factor = -(-samples_per_step // train_config.global_batch_size)
     return TrainBatches(
         MaskedBlocks(corpora, data_config, seed, tokenizer),
         sampler,
-        _samples_per_step(corpora, sampler, [corpus.weight for corpus in prepared.train], train_config.global_batch_size),
-        train_config.micro_batch_size,
+        samples_per_step,
+        factor * train_config.global_batch_size // train_config.micro_batch_size,
         data_parallel_rank,
         data_parallel_size,
         data_config.num_workers,
@@ -342,11 +347,15 @@ def build_valid_batches(
 def _samples_per_step(
     corpora: list[Packing], sampler: Sampler, weights: list[float | None], global_batch_size: int
 ) -> int:
-    """The samples that hold about as many tokens as global_batch_size blocks of FULL-SENTENCES (section 4.2)."""
+    """The samples that hold about as many tokens as global_batch_size blocks of FULL-SENTENCES (section 4.2).
+
+    Where they would be nearly as many as those, just as many: then the micro-batches are full.
+    """
     own_mean = sampler.fractions @ [corpus.sizes.mean for corpus in corpora]
     full_sampler = Sampler([corpus.sizes.num_full_blocks for corpus in corpora], weights, seed=0)
     full_mean = full_sampler.fractions @ [corpus.sizes.full_mean for corpus in corpora]
-    return max(1, round(global_batch_size * full_mean / own_mean))
+    ratio = full_mean / own_mean
+    return global_batch_size if abs(ratio - 1) <= _NEARLY else max(1, round(global_batch_size * ratio))
 
 
 def _by_length(lengths_N: np.ndarray) -> np.ndarray:

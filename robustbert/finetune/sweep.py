@@ -11,7 +11,8 @@ import re
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections import defaultdict
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -110,7 +111,6 @@ def run_sweep(request: SweepRequest) -> int:
         "title": f"{' '.join(sorted({cell.task for cell in request.cells}))}: {len(members)} finetunings",
         "folder": str(Path.cwd()),
         "model": {"asked": _absolute(request.asked_model), "folder": _absolute(request.model)},
-        "start_from": _absolute(request.start_from),
         "members": list(members.values()),
     }
     write_json(file, content)
@@ -149,8 +149,8 @@ def chosen_start(folder: Path) -> Path | None:
     A sweep that has grown may have another best model of MNLI; what starts from it keeps the first one.
     """
     file = folder / "sweep.json"
-    start = read_json(file).get("start_from") if file.exists() else None
-    return Path(start) if start else None
+    words = read_json(file)["members"][0]["command"] if file.exists() else []
+    return Path(words[words.index("--start-from") + 1]) if "--start-from" in words else None
 
 
 def _command(request: SweepRequest, cell: Cell) -> list[str]:
@@ -177,22 +177,30 @@ def _run(words: list[str], environment: dict[str, str]) -> int:
 def _joined(file: Path, asked: dict[str, dict]) -> dict[str, dict]:
     """A sweep's members by name, those that its file has first. FinetuneError where they do not belong together."""
     known = {member["name"]: member for member in read_json(file)["members"]}
-    shared: dict[str, list[str]] = {}
-    for member in [*known.values(), *asked.values()]:
-        words = _shared_words(member)
-        if shared.setdefault(Cell.of_name(member["name"]).task, words) != words:
-            raise FinetuneError(
-                f"{file.parent} belongs to a sweep of other commands; only --seeds and the values of --grid may differ: give its own "
-                "command, or choose another --output"
-            )
+    try:
+        belong_together = _essence(file, known.values()) == _essence(file, asked.values())
+    except ValueError:  # members that no finetuning is called
+        belong_together = False
+    if not belong_together:
+        raise FinetuneError(
+            f"{file.parent} belongs to a sweep of other commands; only --seeds and the values of --grid may differ: give its own "
+            "command, or choose another --output"
+        )
     return known | asked
 
 
-def _shared_words(member: dict) -> list[str]:
-    """What the commands of a task's members have in common: neither the interpreter's path, nor the output and the cell's values."""
-    words, names = member["command"], Cell.of_name(member["name"]).values
-    output, end = words.index("--output"), len(words) - 2 * (len(names) + 1)
-    return words[1:output] + words[output + 2 : end] + list(map(option_name, names))
+def _essence(file: Path, members: Iterable[dict]) -> dict[str, set[tuple[str, ...]]]:
+    """By task, the words that its members' commands share: without the interpreter's path, what follows from the name, and its values.
+
+    In a sweep one tuple a task; ValueError for members of something else.
+    """
+    shared = defaultdict(set)
+    for member in members:
+        words, cell = member["command"], Cell.of_name(member["name"])
+        output, end = words.index("--output"), len(words) - 2 * (len(cell.values) + 1)
+        place = Path(words[output + 1]).relative_to(file.parent.absolute() / "runs" / cell.name)
+        shared[cell.task].add((*words[1:output], str(place), *words[output + 2 : end], *map(option_name, cell.values)))
+    return shared
 
 
 def _absolute(path: Path | None) -> str | None:

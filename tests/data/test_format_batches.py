@@ -79,18 +79,29 @@ def test_batches_do_not_depend_on_ranks_or_workers(make_batches, packing_format,
             assert {len(micro_batches) for micro_batches in by_rank} == {ranks[0].num_micro_batches}
             interleaved = [batch for passed in zip(*by_rank) for batch in passed]
             assert [row for row in rows_of(interleaved) if not is_filler(row)] == rows
+            assert len(interleaved) == len(whole)  # dropout is drawn for each of them
+            for one, other in zip(whole, interleaved):
+                assert torch.equal(one.tokens_BS, other.tokens_BS)
 
 
 @pytest.mark.parametrize("packing_format", SHORTER)
-@pytest.mark.parametrize("micro_batch_size, size", [(4, 1), (32, 1), (32, 2), (16, 3)])
-def test_the_samples_of_a_step_are_spread_evenly(make_batches, packing_format, micro_batch_size, size):
-    train = TrainConfig(global_batch_size=64, micro_batch_size=micro_batch_size)
-    ranks = [make_batches(packing_format, rank, size, train=train) for rank in range(size)]
-    micro_batches = [batch for batches in ranks for batch in batches.micro_batches(1)]
-    assert len(micro_batches) == size * -(-ranks[0].samples_per_step // (size * micro_batch_size))  # as few as hold them
-    [num_rows] = {batch.tokens_BS.shape[0] for batch in micro_batches}
-    assert num_rows <= micro_batch_size
-    assert sum(map(is_filler, rows_of(micro_batches))) < len(micro_batches)
+@pytest.mark.parametrize("global_batch_size, micro_batch_size", [(64, 32), (64, 8), (60, 15), (4, 1)])
+def test_the_samples_of_a_step_are_spread_evenly(make_batches, packing_format, global_batch_size, micro_batch_size):
+    batches = make_batches(packing_format, train=TrainConfig(global_batch_size=global_batch_size, micro_batch_size=micro_batch_size))
+    micro_batches = batches.micro_batches(1)
+    num_rows = [batch.tokens_BS.shape[0] for batch in micro_batches]
+    assert sum(num_rows) == batches.samples_per_step and not any(map(is_filler, rows_of(micro_batches)))
+    assert max(num_rows) <= micro_batch_size and max(num_rows) - min(num_rows) <= 1
+    assert len(num_rows) % (global_batch_size // micro_batch_size) == 0  # on any number of ranks each has as many
+
+
+def test_a_step_with_fewer_samples_than_micro_batches_has_filler(make_batches):
+    batches = make_batches("sentence-pair", train=TrainConfig(global_batch_size=4, micro_batch_size=1))
+    shared = (batches._blocks, batches._sampler, 5, 8)
+    ranks = [type(batches)(*shared, rank, 4, 0, []).micro_batches(0) for rank in range(4)]
+    assert [len(micro_batches) for micro_batches in ranks] == [2, 2, 2, 2]
+    fillers = [row for micro_batches in ranks for row in rows_of(micro_batches) if is_filler(row)]
+    assert len(fillers) == 3 and all(row[1] == () and row[4] == -1 for row in fillers)
 
 
 @pytest.mark.parametrize("packing_format", SHORTER)
@@ -99,7 +110,7 @@ def test_a_step_carries_the_tokens_of_full_sentences(make_batches, packing_forma
         batches = make_batches(packing_format, train=TrainConfig(global_batch_size=200, micro_batch_size=8))
         return np.mean([sum(b.num_real_tokens for b in batches.micro_batches(step)) for step in range(8)])
 
-    assert abs(tokens_a_step(packing_format) / tokens_a_step("full-sentences") - 1) < 0.03
+    assert abs(tokens_a_step(packing_format) / tokens_a_step("full-sentences") - 1) < 0.06
 
 
 @pytest.mark.parametrize("packing_format", SHORTER)
@@ -118,7 +129,7 @@ def test_a_micro_batch_is_as_wide_as_its_longest_row_and_little_is_padding(make_
     fine = make_batches(packing_format, pad_to_multiple=2, train=TrainConfig(global_batch_size=64, micro_batch_size=8))
     fine = fine.micro_batches(3)
     assert rows_of(fine) == rows_of(micro_batches)  # masks do not depend on the padding
-    padding = 1 - sum(b.num_real_tokens for b in fine) / sum(b.tokens_BS.numel() for b in fine[:-1])
+    padding = 1 - sum(b.num_real_tokens for b in fine) / sum(b.tokens_BS.numel() for b in fine)
     assert padding < 0.08
 
 
@@ -198,6 +209,7 @@ def test_the_samples_so_far_are_counted_by_corpus(make_batches, prepared):
 @pytest.mark.parametrize("packing_format", FORMATS)
 def test_the_places_of_1024_ranks_are_those_of_the_step(make_batches, packing_format):
     batches = make_batches(packing_format, train=TrainConfig(global_batch_size=4096, micro_batch_size=2))
-    shared = (batches._blocks, batches._sampler, batches.samples_per_step, 2)
-    places = np.concatenate([type(batches)(*shared, rank, 1024, 0, [])._places_N for rank in range(1024)])
+    shared = (batches._blocks, batches._sampler, batches.samples_per_step, batches.num_micro_batches)
+    ranks = [type(batches)(*shared, rank, 1024, 0, []) for rank in range(1024)]
+    places = np.concatenate([places for rank in ranks for _, places in rank._places])
     assert sorted(places.tolist()) == list(range(batches.samples_per_step))

@@ -138,4 +138,4 @@ def test_1024_ranks_together_see_every_block_once_an_epoch(random_corpus, tokeni
 
 def first_arguments(batches):
     """What the ranks of one run share, so that 1,024 of them are quick to make."""
-    return batches._blocks, batches._sampler, batches.samples_per_step, 1
+    return batches._blocks, batches._sampler, batches.samples_per_step, batches.num_micro_batches * NUM_RANKS

@@ -126,6 +126,15 @@ def test_a_sweep_grows_by_seeds_and_rates_and_by_nothing_else(tmp_path, monkeypa
         with pytest.raises(FinetuneError, match="belongs to a sweep of other commands"):
             members(rates, seeds, *options)
     assert members((1e-4,), (1,), "--epochs", "3") == grown
+    for task, folder in (("rte", tmp_path / "sweep"), ("mrpc", tmp_path / "moved")):
+        if not folder.exists():
+            (tmp_path / "sweep").rename(folder)
+        cells = tuple(grid_cells(task, {"lr": (1e-4,)}, (1,)))
+        with pytest.raises(FinetuneError, match="belongs to a sweep of other commands"):
+            run_sweep(SweepRequest(folder, tmp_path, tmp_path / "model", tmp_path / "model", None, ("--epochs", "3"), PROGRAM, cells))
+    write_json(tmp_path / "moved" / "sweep.json", {"members": [{"name": "lr=1", "command": ["launcher", "submit"]}]})
+    with pytest.raises(FinetuneError, match="belongs to a sweep of other commands"):
+        run_sweep(SweepRequest(tmp_path / "moved", tmp_path, tmp_path / "model", tmp_path / "model", None, (), PROGRAM, cells))
 
 
 def test_a_sweep_goes_on_with_the_model_that_it_began_with(tmp_path):
@@ -274,6 +283,10 @@ def test_glue_sweep_goes_from_mnli_to_the_leaderboard(tmp_path, glue, tiny_model
     assert main([*words, *TINY, "--weight-decay", "0"], program=PROGRAM) == 2
     assert "belongs to a sweep of other commands" in capfd.readouterr().err
 
+    mnli = {path: json.loads(path.read_text()) for path in (folder / "first").rglob("result.json")}
+    other = next(path for path in mnli if str(path.parent) != result["start_from"])
+    other.write_text(json.dumps(mnli[other] | {"watched": mnli[other]["watched"] | {"value": 1.0}}))  # the best one now
+    times[other] = other.stat().st_mtime_ns
     words[words.index("1,2")] = "2,3"
     assert main([*words, *TINY], program=PROGRAM) == 0
     grown = {path: path.stat().st_mtime_ns for path in folder.rglob("result.json")}

@@ -8,6 +8,8 @@ from safetensors.torch import load_file
 
 from robustbert.checkpoint.manifest import COMMITTED, CheckpointError, checksum, committed_checkpoints, verify
 from robustbert.config import ConfigError
+from robustbert.data.batches import build_train_batches
+from robustbert.data.prepare import prepared_data
 from robustbert.job import Job
 from robustbert.testing import run_on_ranks
 from robustbert.train.trouble import TrainingDiverged
@@ -53,7 +55,7 @@ def test_another_data_parallel_size_trains_on_the_same_samples(tmp_path):
 
 @pytest.mark.parametrize("data_format", ["doc-sentences", "segment-pair", "sentence-pair"])
 def test_samples_of_any_length_do_not_depend_on_the_data_parallel_size(data_format, tmp_path):
-    chosen = (f"data.format={data_format}", "train.steps=8")
+    chosen = (f"data.format={data_format}", "train.steps=8", *DROPOUT)
     config, alone = make_run(tmp_path, "alone", chosen)
     train(Job(), config, alone)
     config, together = make_run(tmp_path, "together", (*chosen, "cluster.processes_per_node=2"))
@@ -61,6 +63,21 @@ def test_samples_of_any_length_do_not_depend_on_the_data_parallel_size(data_form
     for mine, theirs in zip(alone.metrics(), together.metrics(), strict=True):
         assert mine["loss"] == pytest.approx(theirs["loss"], rel=1e-5) and mine["tokens"] == theirs["tokens"]
         assert mine.get("next_sentence_loss", 0.0) == pytest.approx(theirs.get("next_sentence_loss", 0.0), rel=1e-5)
+
+
+def test_stages_take_micro_batches_with_different_numbers_of_rows(tmp_path):
+    chosen = ("data.format=sentence-pair", "data.sequence_length=24", "train.micro_batch_size=4", "train.steps=8")
+    chosen += ("model.dropout=0", "model.attention_dropout=0")  # drawn for each stage
+    config, alone = make_run(tmp_path, "alone", chosen)
+    train(Job(), config, alone)
+    config, together = make_run(tmp_path, "together", (*chosen, "cluster.processes_per_node=2", "parallel.pipeline=2"))
+    prepared = prepared_data(config.data, together.data)
+    batches = build_train_batches(prepared, config.data, config.train, config.run.seed, 0, 1)
+    assert len({batch.tokens_BS.shape[0] for batch in batches.micro_batches(0)}) == 2
+    batches.close()
+    run_on_ranks(train, 2, config, together)
+    for mine, theirs in zip(alone.metrics(), together.metrics(), strict=True):
+        assert mine["loss"] == pytest.approx(theirs["loss"], rel=1e-5) and mine["tokens"] == theirs["tokens"]
 
 
 def test_the_samples_of_each_corpus_so_far_are_in_the_metrics(tmp_path):
