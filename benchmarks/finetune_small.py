@@ -57,11 +57,16 @@ class Result:
 
 def main(arguments: list[str] | None = None) -> int:
     """Run what is missing, print the table, and with --record write it down."""
-    options = _parser().parse_args(arguments)
+    parser = _parser()
+    options = parser.parse_args(arguments)
+    if options.folds == 2:
+        parser.error("--folds: one is held out, one chooses the epoch, the others train: 3 or more")
     lines = [f"{'task':8}{'weights':28}{'accuracy: median':>18}  {'least to greatest':20}{'seeds':8}{'lr':8}above untrained (standard error)"]
     for name in options.tasks.split(","):
         task = build_task(name)
-        parts = [options.data] if options.folds == 1 else write_folds(task, options.data, options.folds, options.output / "folds")
+        parts = [Part(options.data, options.data)]
+        if options.folds > 1:
+            parts = write_folds(task, options.data, options.folds, options.output / "folds")
         lines.append(_line(name, "most frequent class", most_frequent(task, parts)))
         for start in ("", ", then MNLI") if name in FROM_MNLI and options.mnli_examples else ("",):
             untrained = swept(task, parts, options, is_pretrained=False, after_mnli=bool(start))
@@ -78,34 +83,48 @@ def main(arguments: list[str] | None = None) -> int:
     return 0
 
 
-def write_folds(task: Task, data: Path, count: int, folder: Path) -> list[Path]:
-    """Data folders that have each labelled example of the training and the development file in one development file."""
+@dataclass(frozen=True)
+class Part:
+    """What one set of finetunings is given (`data`), and the folder whose development file scores them."""
+
+    data: Path
+    held_out: Path
+
+
+def write_folds(task: Task, data: Path, count: int, folder: Path) -> list[Part]:
+    """The labelled examples of the training and the development file in `count` folds, each held out once.
+
+    The next one is then the development set, which chooses the epoch; the others are the training set.
+    """
     lines = []
     for split in ("train", "dev"):  # only a line feed ends a line
         header, *rows = (task_folder(task, data) / f"{split}.tsv").read_bytes().decode("utf-8-sig").rstrip("\n").split("\n")
         lines += rows
-    order = np.random.default_rng(0).permutation(len(lines))
-    parts = [folder / f"{number}-of-{count}" for number in range(1, count + 1)]
-    for number, part in enumerate(parts):
-        is_dev = np.isin(np.arange(len(lines)), order[number::count])
-        (part / task.folders[0]).mkdir(parents=True, exist_ok=True)
-        for split, chosen in (("train", ~is_dev), ("dev", is_dev)):
-            text = "\n".join([header, *(line for line, is_chosen in zip(lines, chosen) if is_chosen)]) + "\n"
-            (part / task.folders[0] / f"{split}.tsv").write_bytes(text.encode())
+    fold_N = np.random.default_rng(0).permutation(len(lines)) % count
+    parts = [Part(folder / f"{k + 1}-of-{count}", folder / f"{k + 1}-of-{count}" / "held-out") for k in range(count)]
+    for k, part in enumerate(parts):
+        is_held_out, is_dev = fold_N == k, fold_N == (k + 1) % count
+        for where, split, chosen in (
+            (part.data, "train", ~is_held_out & ~is_dev),
+            (part.data, "dev", is_dev),
+            (part.held_out, "dev", is_held_out),
+        ):
+            file = where / task.folders[0] / f"{split}.tsv"
+            file.parent.mkdir(parents=True, exist_ok=True)
+            file.write_bytes(("\n".join([header, *(line for line, wanted in zip(lines, chosen) if wanted)]) + "\n").encode())
     return parts
 
 
-def most_frequent(task: Task, parts: list[Path]) -> Result:
+def most_frequent(task: Task, parts: list[Part]) -> Result:
     """Always saying the most frequent class of the training set."""
     correct = []
     for part in parts:
-        train, dev = (task.read(task_folder(task, part), split) for split in ("train", "dev"))
-        label = Counter(example.label for example in train).most_common(1)[0][0]
-        correct += [example.label == label for example in dev]
+        label = Counter(example.label for example in task.read(task_folder(task, part.data), "train")).most_common(1)[0][0]
+        correct += [example.label == label for example in task.read(task_folder(task, part.held_out), "dev")]
     return Result(np.array([correct]))
 
 
-def swept(task: Task, parts: list[Path], options: argparse.Namespace, is_pretrained: bool, after_mnli: bool) -> Result:
+def swept(task: Task, parts: list[Part], options: argparse.Namespace, is_pretrained: bool, after_mnli: bool) -> Result:
     """The best learning rate of the sweeps of all parts with their seeds; runs what is missing."""
     name = "pretrained" if is_pretrained else "untrained"
     weights = ["--model", str(options.model), *([] if is_pretrained else ["--untrained"])]
@@ -116,11 +135,11 @@ def swept(task: Task, parts: list[Path], options: argparse.Namespace, is_pretrai
     correct = defaultdict(list)  # by rate and seed, one array a part
     for number, part in enumerate(parts, start=1):
         folder = options.output / f"{task.name}-{name}{'-mnli' * after_mnli}{f'-{number}-of-{len(parts)}' * (len(parts) > 1)}"
-        exit_code = finetune([task.name, "--sweep", "--output", str(folder), "--data", str(part), *common, *weights], program=PROGRAM)
+        exit_code = finetune([task.name, "--sweep", "--output", str(folder), "--data", str(part.data), *common, *weights], program=PROGRAM)
         if exit_code:
             sys.exit(exit_code)
         asked = ((cell, output) for cell, output in read_cells(folder) if cell.values["lr"] in options.lr and cell.seed in options.seeds)
-        with open_ensembles(part, Job()) as build_ensemble:
+        with open_ensembles(part.held_out, Job()) as build_ensemble:
             for cell, output in asked:  # the folder may have more of them
                 answers = build_ensemble(task, [output.path]).answers("dev")
                 right = [example.label == prediction for example, prediction in zip(answers.examples, answers.predictions, strict=True)]
@@ -191,7 +210,7 @@ def _parser() -> argparse.ArgumentParser:
     add("--mnli-epochs", type=int, default=2, metavar="N", help="(2)")
     add("--mnli-lr", type=float, default=3e-4, metavar="N", help="(3e-4)")
     add("--lr", type=_rates, default=[3e-4], metavar="N,N", help="a small model takes a larger one than Table 10's (3e-4)")
-    add("--folds", type=int, default=1, metavar="N", help="N above 1: cross-validation over training and development set together (1)")
+    add("--folds", type=int, default=1, metavar="N", help="N above 2: cross-validation over training and development set together, scored apart from the fold that chooses the epoch (1)")
     add("--max-length", type=int, default=128, metavar="N", help="tokens a sequence; no more than pretraining had (128)")
     add("--precision", default="fp32", help="fp32, bf16, fp16 (fp32)")
     add("--batch-size", type=int, default=32, metavar="N", help="(32)")
