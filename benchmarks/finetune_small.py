@@ -130,7 +130,8 @@ def swept(task: Task, parts: list[Part], options: argparse.Namespace, is_pretrai
     weights = ["--model", str(options.model), *([] if is_pretrained else ["--untrained"])]
     if after_mnli:
         weights = ["--start-from", str(mnli_model(options, name, weights))]
-    grid = ["--grid", f"lr={','.join(map(str, options.lr))}", f"batch_size={options.batch_size}"]
+    rates = options.lr if is_pretrained else options.untrained_lr or options.lr
+    grid = ["--grid", f"lr={','.join(map(str, rates))}", f"batch_size={options.batch_size}"]
     common = [*_common_words(options, options.epochs, options.examples), "--seeds", ",".join(map(str, options.seeds)), f"--parallel={options.parallel}", *grid]
     correct = defaultdict(list)  # by rate and seed, one array a part
     for number, part in enumerate(parts, start=1):
@@ -138,7 +139,7 @@ def swept(task: Task, parts: list[Part], options: argparse.Namespace, is_pretrai
         exit_code = finetune([task.name, "--sweep", "--output", str(folder), "--data", str(part.data), *common, *weights], program=PROGRAM)
         if exit_code:
             sys.exit(exit_code)
-        asked = ((cell, output) for cell, output in read_cells(folder) if cell.values["lr"] in options.lr and cell.seed in options.seeds)
+        asked = ((cell, output) for cell, output in read_cells(folder) if cell.values["lr"] in rates and cell.seed in options.seeds)
         with open_ensembles(part.held_out, Job()) as build_ensemble:
             for cell, output in asked:  # the folder may have more of them
                 answers = build_ensemble(task, [output.path]).answers("dev")
@@ -210,6 +211,7 @@ def _parser() -> argparse.ArgumentParser:
     add("--mnli-epochs", type=int, default=2, metavar="N", help="(2)")
     add("--mnli-lr", type=float, default=3e-4, metavar="N", help="(3e-4)")
     add("--lr", type=_rates, default=[3e-4], metavar="N,N", help="a small model takes a larger one than Table 10's (3e-4)")
+    add("--untrained-lr", type=_rates, metavar="N,N", help="rates of the untrained model (those of --lr)")
     add("--folds", type=int, default=1, metavar="N", help="N above 2: cross-validation over training and development set together, scored apart from the fold that chooses the epoch (1)")
     add("--max-length", type=int, default=128, metavar="N", help="tokens a sequence; no more than pretraining had (128)")
     add("--precision", default="fp32", help="fp32, bf16, fp16 (fp32)")
