@@ -162,6 +162,7 @@ def mnli_model(options: argparse.Namespace, name: str, weights: list[str]) -> Pa
 
 def _common_words(options: argparse.Namespace, epochs: int, num_examples: int) -> list[str]:
     words = ["--epochs", str(epochs), "--train-examples", str(num_examples), "--max-length", str(options.max_length)]
+    words += ["--patience", str(options.patience)]
     return [*words, "--micro-batch-size", str(options.batch_size), "--precision", options.precision]
 
 
@@ -207,6 +208,7 @@ def _parser() -> argparse.ArgumentParser:
     add("--tasks", default="sst-2,mrpc", metavar="TASK,TASK", help="sst-2, mrpc, rte, qqp, qnli, wnli (sst-2,mrpc)")
     add("--examples", type=int, default=2048, metavar="N", help="training examples of each task, 0: all (2048)")
     add("--epochs", type=int, default=4, metavar="N", help="(4)")
+    add("--patience", type=int, default=0, metavar="N", help="stop after N epochs without a better development score, 0: train all (0)")
     add("--mnli-examples", type=int, default=8192, metavar="N", help="training examples of MNLI, 0: no start from MNLI (8192)")
     add("--mnli-epochs", type=int, default=2, metavar="N", help="(2)")
     add("--mnli-lr", type=float, default=3e-4, metavar="N", help="(3e-4)")
