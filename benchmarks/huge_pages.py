@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Training on CPU with torch's buffers in transparent huge pages (THP_MEM_ALLOC_ENABLE, as the launcher sets it) and without.
+"""Training on CPU with torch's buffers in transparent huge pages (THP_MEM_ALLOC_ENABLE=1) and without.
 
 The launcher starts the same configuration again and again, with and without in turn; each run's figures are medians over its logged
 steps but the first, and the processor time of all its processes.
