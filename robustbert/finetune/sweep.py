@@ -179,7 +179,7 @@ def _joined(file: Path, asked: dict[str, dict]) -> dict[str, dict]:
     known = {member["name"]: member for member in read_json(file)["members"]}
     try:
         belong_together = _essence(file, known.values()) == _essence(file, asked.values())
-    except ValueError:  # members that no finetuning is called
+    except (KeyError, ValueError):  # members that no finetuning is called
         belong_together = False
     if not belong_together:
         raise FinetuneError(
@@ -192,7 +192,7 @@ def _joined(file: Path, asked: dict[str, dict]) -> dict[str, dict]:
 def _essence(file: Path, members: Iterable[dict]) -> dict[str, set[tuple[str, ...]]]:
     """By task, the words that its members' commands share: without the interpreter's path, what follows from the name, and its values.
 
-    In a sweep one tuple a task; ValueError for members of something else.
+    In a sweep one tuple a task; KeyError or ValueError for members of something else.
     """
     shared = defaultdict(set)
     for member in members:

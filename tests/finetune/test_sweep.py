@@ -132,9 +132,10 @@ def test_a_sweep_grows_by_seeds_and_rates_and_by_nothing_else(tmp_path, monkeypa
         cells = tuple(grid_cells(task, {"lr": (1e-4,)}, (1,)))
         with pytest.raises(FinetuneError, match="belongs to a sweep of other commands"):
             run_sweep(SweepRequest(folder, tmp_path, tmp_path / "model", tmp_path / "model", None, ("--epochs", "3"), PROGRAM, cells))
-    write_json(tmp_path / "moved" / "sweep.json", {"members": [{"name": "lr=1", "command": ["launcher", "submit"]}]})
-    with pytest.raises(FinetuneError, match="belongs to a sweep of other commands"):
-        run_sweep(SweepRequest(tmp_path / "moved", tmp_path, tmp_path / "model", tmp_path / "model", None, (), PROGRAM, cells))
+    for name in ("lr=1", "sst-2/optim.lr=1/seed=1", "sst-2/lr=fast/seed=1"):
+        write_json(tmp_path / "moved" / "sweep.json", {"members": [{"name": name, "command": ["launcher", "submit"]}]})
+        with pytest.raises(FinetuneError, match="belongs to a sweep of other commands"):
+            run_sweep(SweepRequest(tmp_path / "moved", tmp_path, tmp_path / "model", tmp_path / "model", None, (), PROGRAM, cells))
 
 
 def test_a_sweep_goes_on_with_the_model_that_it_began_with(tmp_path):
