@@ -72,6 +72,8 @@ class ModelConfig:
     init_std: float = 0.02
     num_token_types: int = 0  # rows of a token type embedding: 2 with a data.format of pairs, else RoBERTa has none
     next_sentence_head: bool = False  # set by a data.format of pairs (section 4.2)
+    # Layers by torch.compile: auto, on a GPU with triton. On the CPU true needs a C++ compiler. A run keeps its choice when it resumes.
+    compile: Literal["auto", True, False] = "auto"
     pad_id: int = 1  # <pad>, set by the tokenizer; positions are counted from the number after it, as fairseq does
 
     def __post_init__(self):

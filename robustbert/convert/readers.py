@@ -66,7 +66,7 @@ class RobustbertReader:
         results = []
         for batch in batches:
             tokens_BS, attended_BS, token_types_BS = (tensor.to(device) for tensor in batch)
-            out = model(tokens_BS, attended_BS, token_types_BS=token_types_BS)
+            out = model(tokens_BS, attended_BS.sum(1), token_types_BS=token_types_BS)
             tokens_MV, pair_B2 = out if self.whole.config.next_sentence_head else (out, None)
             tokens_BSV = tokens_MV.float().cpu().view(*batch.tokens_BS.shape, -1)[..., : self.whole.config.vocab_size]
             results.append(Logits(tokens_BSV, None if pair_B2 is None else pair_B2.float().cpu()))

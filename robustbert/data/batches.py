@@ -8,7 +8,7 @@ are cut into micro-batches. Legend: B micro-batch, S sequence, M masked position
 from collections import deque
 from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -42,6 +42,7 @@ class Batch:
     masked_positions_M: int64, flat index b * S + s of each prediction, ascending. targets_M: int64, the original ids.
     attended_BS: bool, False on padding; None where there is no padding (attention has a faster kernel then).
     num_real_tokens: tokens that are neither padding nor filler rows, <s> and </s> included.
+    most_predictions: no micro-batch of this shape has a larger M, but with whole words.
     token_types_BS: int64, 1 on the second segment of a pair, else 0; None where the format has no pairs.
     is_next_B: int64, 1 where the second segment follows the first in its document, 0 where it comes from another
     document, -1 on filler rows; None where the format has no pairs.
@@ -54,11 +55,7 @@ class Batch:
     num_real_tokens: int
     token_types_BS: torch.Tensor | None = None
     is_next_B: torch.Tensor | None = None
-
-    def to(self, device: torch.device | str) -> "Batch":
-        """The same batch on another device."""
-        tensors = {name: value.to(device) for name, value in vars(self).items() if isinstance(value, torch.Tensor)}
-        return replace(self, **tensors)
+    most_predictions: int = 0
 
 
 class MaskedBlocks:
@@ -97,7 +94,13 @@ class MaskedBlocks:
         rows = self._with_filler(None, num_rows, int(width))
         tokens_BS, nothing = torch.from_numpy(rows.tokens_NS), torch.empty(0, dtype=torch.int64)
         return Batch(
-            tokens_BS, tokens_BS != self._tokenizer.pad_id, nothing, nothing, 0, *self._pair_tensors(rows, slice(None), width)
+            tokens_BS,
+            tokens_BS != self._tokenizer.pad_id,
+            nothing,
+            nothing,
+            0,
+            *self._pair_tensors(rows, slice(None), width),
+            most_predictions=self._most_predictions(num_rows, int(width)),
         )
 
     def _assemble(self, samples: Samples, micro_batch_size: int) -> list[Batch]:
@@ -131,6 +134,7 @@ class MaskedBlocks:
                     masked_positions_M=positions[predictions],
                     targets_M=targets[predictions],
                     num_real_tokens=num_real[i],
+                    most_predictions=self._most_predictions(micro_batch_size, own_width),
                     **dict(zip(("token_types_BS", "is_next_B"), self._pair_tensors(rows, here, own_width))),
                 )
             )
@@ -142,6 +146,10 @@ class MaskedBlocks:
         if self.has_fixed_width:
             return np.full(len(starts), self._sequence_length)
         return self._rounded(np.maximum.reduceat(self.lengths(samples), starts))
+
+    def _most_predictions(self, num_rows: int, width: int) -> int:
+        """A row of n tokens has at most floor(probability * n) + 1 of them masked."""
+        return num_rows * (int(self._masking.probability * width) + 1)
 
     def _rounded(self, lengths: np.ndarray) -> np.ndarray:
         return np.minimum(-(-lengths // self._multiple) * self._multiple, self._sequence_length)

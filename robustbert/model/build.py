@@ -4,6 +4,8 @@ import torch
 
 from robustbert.config import ModelConfig, ParallelConfig
 from robustbert.device import PRECISION_DTYPES
+from robustbert.model.attention import choose_kernel
+from robustbert.model.fusion import build_fusion
 from robustbert.model.initialize import initialize_weights
 from robustbert.model.roberta import RobertaStage
 from robustbert.parallel.mesh import Mesh
@@ -16,12 +18,14 @@ def build_model(
     precision: str = "fp32",
     seed: int | None = None,
     variable_lengths: bool = False,
+    attention_kernel: str | None = None,
 ) -> RobertaStage:
     """This rank's stage of the model, on the mesh' device.
 
     config.vocab_size must be set (it is the tokenizer's). seed: of the initial weights; None leaves them undefined,
     for a checkpoint to fill. variable_lengths: micro-batches are not all equally wide, so pipeline stages tell each other
-    the sizes of what they send. ValueError where the layers or heads do not divide.
+    the sizes of what they send. attention_kernel: of model.attention.KERNELS; None: the fastest one of the mesh' device.
+    ValueError where the layers or heads do not divide, and where model.compile cannot be had.
     """
     if config.vocab_size is None:
         raise ValueError("model.vocab_size is not known yet: it comes from the tokenizer")
@@ -30,7 +34,13 @@ def build_model(
             f"model.num_layers ({config.num_layers}) and num_attention_heads ({config.num_attention_heads}) must be "
             f"multiples of parallel.pipeline ({mesh.pp_size}) and parallel.tensor ({mesh.tp_size})"
         )
-    model = RobertaStage(config, parallel, _megatron_config(config, mesh, precision, variable_lengths), mesh)
+    device = mesh.device.torch_device
+    if attention_kernel is None:
+        head_size = config.hidden_size // config.num_attention_heads
+        attention_kernel = choose_kernel(device, PRECISION_DTYPES[precision], head_size)
+    fusion = build_fusion(config.compile, device, mesh.tp_size, variable_lengths)
+    megatron_config = _megatron_config(config, mesh, precision, variable_lengths)
+    model = RobertaStage(config, parallel, megatron_config, mesh, attention_kernel, fusion)
     for parameter in model.parameters():
         parameter.requires_grad_(True)
     if seed is not None:

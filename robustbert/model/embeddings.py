@@ -1,6 +1,6 @@
 """The first stage's input: word, position (and token type) embeddings, LayerNorm, dropout.
 
-B batch, S sequence, H hidden, /tp = split over tensor-parallel ranks (S only with sequence parallelism).
+B batch, S sequence, T = B * S tokens (row after row), H hidden, /tp = split over tensor-parallel ranks.
 """
 
 import torch
@@ -13,7 +13,7 @@ from robustbert.parallel.random import split_dropout_context
 
 
 class Embeddings(torch.nn.Module):
-    """tokens_BS -> x_SBH (S/tp with sequence parallelism)."""
+    """tokens_BS -> x_T1H (T/tp with sequence parallelism)."""
 
     def __init__(self, config: ModelConfig, megatron_config, mesh: Mesh):
         super().__init__()
@@ -41,14 +41,14 @@ class Embeddings(torch.nn.Module):
                 x_BSH = x_BSH + self.token_type_embeddings.weight[0]
             else:
                 x_BSH = x_BSH + self.token_type_embeddings(token_types_BS)
-        x_SBH = x_BSH.transpose(0, 1).contiguous()
+        x_T1H = x_BSH.view(-1, 1, x_BSH.shape[-1])
         if self.mesh.sequence_parallel:
-            x_SBH = scatter_to_sequence_parallel_region(x_SBH, group=self.mesh.groups.tp)
-        x_SBH = self.layer_norm(x_SBH)
+            x_T1H = scatter_to_sequence_parallel_region(x_T1H, group=self.mesh.groups.tp)
+        x_T1H = self.layer_norm(x_T1H)
         if self.training and self.dropout:
             with split_dropout_context(self.mesh.sequence_parallel):
-                x_SBH = torch.nn.functional.dropout(x_SBH, self.dropout)
-        return x_SBH
+                x_T1H = torch.nn.functional.dropout(x_T1H, self.dropout)
+        return x_T1H
 
 
 def _build_table(num_rows: int, hidden_size: int, megatron_config) -> torch.nn.Embedding:

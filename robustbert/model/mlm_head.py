@@ -9,6 +9,7 @@ from megatron.core.tensor_parallel.layers import linear_with_grad_accumulation_a
 
 from robustbert.config import ModelConfig
 from robustbert.parallel.layers import mark_shared_embedding, mark_split
+from robustbert.parallel.linear_cross_entropy import PLAIN_KERNELS, ChunkKernels, VocabularyShard, linear_cross_entropy
 from robustbert.parallel.mesh import Mesh
 
 
@@ -19,15 +20,17 @@ class MaskedLanguageModelHead(torch.nn.Module):
     The head owns a copy of the word embedding where the first stage is another process.
     """
 
-    def __init__(self, config: ModelConfig, megatron_config, mesh: Mesh):
+    def __init__(self, config: ModelConfig, megatron_config, mesh: Mesh, loss_kernels: ChunkKernels = PLAIN_KERNELS):
         super().__init__()
         self.mesh = mesh
+        self.loss_kernels = loss_kernels
         placed = dict(device=torch.cuda.current_device(), dtype=megatron_config.params_dtype)
         self.dense = torch.nn.Linear(config.hidden_size, config.hidden_size, **placed)
         self.layer_norm = torch.nn.LayerNorm(config.hidden_size, eps=config.layernorm_eps, **placed)
         rows = config.padded_vocab_size // mesh.tp_size
         self.bias = torch.nn.Parameter(torch.zeros(rows, **placed))
         mark_split(self.bias, 0)
+        self.shard = VocabularyShard(mesh.tp_rank * rows, mesh.groups.tp, mesh.tp_size)
         self.word_embeddings = None
         if not mesh.is_first_stage:
             self.word_embeddings = torch.nn.Parameter(torch.empty(rows, config.hidden_size, **placed))
@@ -40,16 +43,24 @@ class MaskedLanguageModelHead(torch.nn.Module):
 
     def forward(self, x_MH: torch.Tensor, word_embeddings_VH: torch.Tensor) -> torch.Tensor:
         """word_embeddings_VH: this rank's rows. Padded vocabulary rows get -inf: they take no part in the softmax."""
-        x_MH = self.layer_norm(F.gelu(self.dense(x_MH)))
-        logits_MV = linear_with_grad_accumulation_and_async_allreduce(
-            input=x_MH,
+        return linear_with_grad_accumulation_and_async_allreduce(
+            input=self._transform(x_MH),
             weight=word_embeddings_VH,
-            bias=self.bias,
+            bias=self._bias_without_padding(),
             gradient_accumulation_fusion=False,
             allreduce_dgrad=self.mesh.tp_size > 1,
             sequence_parallel=False,
             tp_group=self.mesh.groups.tp,
         )
-        if self.num_padded_rows:
-            logits_MV = logits_MV.masked_fill(self.is_padding_row, float("-inf"))
-        return logits_MV
+
+    def loss(self, x_MH: torch.Tensor, word_embeddings_VH: torch.Tensor, targets_M: torch.Tensor) -> torch.Tensor:
+        """The negative log-likelihoods of the targets (nats), summed; IGNORE_INDEX is none. The logits are never kept in fp32."""
+        return linear_cross_entropy(
+            self._transform(x_MH), word_embeddings_VH, self._bias_without_padding(), targets_M, self.shard, self.loss_kernels
+        )
+
+    def _transform(self, x_MH: torch.Tensor) -> torch.Tensor:
+        return self.layer_norm(F.gelu(self.dense(x_MH)))
+
+    def _bias_without_padding(self) -> torch.Tensor:
+        return self.bias.masked_fill(self.is_padding_row, float("-inf")) if self.num_padded_rows else self.bias

@@ -6,23 +6,36 @@ initialisation and checkpoints read.
 """
 
 import torch
+import torch.nn.functional as F
 from megatron.core.tensor_parallel import ColumnParallelLinear, RowParallelLinear, VocabParallelEmbedding
 from megatron.core.tensor_parallel.layers import set_tensor_model_parallel_attributes
 
 from robustbert.parallel.mesh import Mesh
 
 
-def build_column_linear(input_size: int, output_size: int, megatron_config, mesh: Mesh) -> ColumnParallelLinear:
+def build_column_linear(
+    input_size: int, output_size: int, megatron_config, mesh: Mesh, skip_bias_add: bool = False
+) -> ColumnParallelLinear:
     """A linear layer whose outputs are split: (..., input_size) -> (..., output_size/tp)."""
     layer = ColumnParallelLinear(
-        input_size, output_size, config=megatron_config, init_method=None, bias=True, tp_group=mesh.groups.tp
+        input_size,
+        output_size,
+        config=megatron_config,
+        init_method=None,
+        bias=True,
+        skip_bias_add=skip_bias_add,
+        tp_group=mesh.groups.tp,
     )
+    layer.is_whole = mesh.tp_size == 1
     mark_split(layer.weight, 0)  # the bias is marked already
     return layer
 
 
 def build_row_linear(input_size: int, output_size: int, megatron_config, mesh: Mesh) -> RowParallelLinear:
-    """A linear layer whose inputs are split: (..., input_size/tp) -> (..., output_size), summed over the ranks."""
+    """A linear layer whose inputs are split: (..., input_size/tp) -> (..., output_size), summed over the ranks.
+
+    With tensor parallelism its bias is left to what follows.
+    """
     layer = RowParallelLinear(
         input_size,
         output_size,
@@ -30,11 +43,22 @@ def build_row_linear(input_size: int, output_size: int, megatron_config, mesh: M
         init_method=None,
         bias=True,
         input_is_parallel=True,
-        skip_bias_add=False,
+        skip_bias_add=True,
         tp_group=mesh.groups.tp,
     )
+    layer.is_whole = mesh.tp_size == 1
     mark_split(layer.weight, 1)
     return layer
+
+
+def apply_linear(layer: ColumnParallelLinear | RowParallelLinear, x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor | None]:
+    """The layer's output, and the bias that it lacks; None where it has it.
+
+    A layer that no other process has a part of is a product and nothing else: the compiler sees through it.
+    """
+    if layer.is_whole and not layer.gradient_accumulation_fusion:
+        return F.linear(x, layer.weight, layer.bias), None
+    return layer(x)
 
 
 def build_vocab_embedding(num_rows: int, hidden_size: int, megatron_config, mesh: Mesh) -> VocabParallelEmbedding:

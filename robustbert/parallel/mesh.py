@@ -2,6 +2,7 @@
 
 import contextlib
 import warnings
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
@@ -10,6 +11,7 @@ import torch.distributed as dist
 from robustbert.config import ParallelConfig
 from robustbert.device import Device
 from robustbert.parallel.collective_time import CollectiveTime
+from robustbert.parallel.transfer import Transfer
 
 
 @dataclass(frozen=True)
@@ -28,6 +30,7 @@ class Mesh:
     groups: object  # megatron.core.process_groups_config.ProcessGroupCollection
     sequence_parallel: bool
     collective_time: CollectiveTime
+    transfer: Transfer
 
     @property
     def is_first_stage(self) -> bool:
@@ -58,6 +61,8 @@ class Mesh:
 
     def sum_over_data_parallel(self, values: list[float]) -> list[float]:
         """The sums of the last stages' values, on every process. float64 inside."""
+        if self.dp_size == self.pp_size == 1:
+            return values
         tensor = torch.tensor(values, dtype=torch.float64, device=self.device.torch_device)
         if self.is_last_stage and self.dp_size > 1:
             dist.all_reduce(tensor, group=self.groups.dp)
@@ -65,13 +70,30 @@ class Mesh:
             dist.broadcast(tensor, src=self.last_stage_rank, group=self.groups.pp)
         return tensor.tolist()
 
-    def any_rank(self, flag: bool) -> bool:
-        """Whether the flag is set on any process of the job."""
-        if self.world_size == 1:
-            return flag
-        tensor = torch.tensor(int(flag), dtype=torch.int32, device=self.device.torch_device)
-        dist.all_reduce(tensor, op=dist.ReduceOp.MAX)
-        return bool(tensor.item())
+    def to_device(self, numbers: torch.Tensor) -> torch.Tensor:
+        """A few numbers of the host on the device, without waiting for it."""
+        if not self.device.is_cuda:
+            return numbers
+        return numbers.pin_memory().to(self.device.torch_device, non_blocking=True)
+
+    def start_job_sum(self, on_device: torch.Tensor, on_host: torch.Tensor) -> Callable[[], list[float]]:
+        """The sums over all processes of numbers on the device and on the host, float64 both; the result waits for them.
+
+        Until it is called the host waits for nothing; whoever has waited for later work of the device by then does not wait again.
+        """
+        if self.world_size > 1:
+            on_device = torch.cat([on_device, self.to_device(on_host)])
+            dist.all_reduce(on_device)
+        if not self.device.is_cuda:
+            return (on_device if self.world_size > 1 else torch.cat([on_device, on_host])).tolist
+        arrived = torch.empty_like(on_device, device="cpu", pin_memory=True).copy_(on_device, non_blocking=True)
+        event = torch.cuda.current_stream().record_event()
+
+        def read() -> list[float]:
+            event.synchronize()
+            return arrived.tolist() if self.world_size > 1 else [*arrived.tolist(), *on_host.tolist()]
+
+        return read
 
     def broadcast_from_main(self, value):
         """The main process' value (a picklable object of ours), on every process."""
@@ -135,6 +157,7 @@ def open_mesh(device: Device, config: ParallelConfig, timeout_s: float = 1800):
                 groups=ProcessGroupCollection.use_mpu_process_groups(),
                 sequence_parallel=config.sequence,
                 collective_time=collective_time,
+                transfer=Transfer(device.torch_device),
             )
         finally:
             parallel_state.destroy_model_parallel()

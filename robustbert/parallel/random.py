@@ -5,6 +5,7 @@ over the tensor-parallel ranks, on that rank. So a resumed run draws what the un
 at any data-parallel size, and a checkpoint holds no random state.
 """
 
+import contextlib
 import hashlib
 
 import torch
@@ -23,20 +24,21 @@ def seed_dropout(seed: int, step: int, micro_batch: int, mesh: Mesh) -> None:
 
     micro_batch: its number within the global batch, over all data-parallel ranks.
     """
-    from megatron.core.tensor_parallel.random import get_cuda_rng_tracker
-
     place = (seed, step, micro_batch, mesh.pp_rank)
-    tracker = get_cuda_rng_tracker()
-    tracker.reset()
-    # Where every tensor-parallel rank holds the same activations, their dropout is the same.
-    tracker.add("model-parallel-rng", derived_seed("split", *place, mesh.tp_rank))
+    if mesh.tp_size > 1:
+        # Where every tensor-parallel rank holds the same activations, their dropout is the same; elsewhere it has this generator.
+        from megatron.core.tensor_parallel.random import get_cuda_rng_tracker
+
+        tracker = get_cuda_rng_tracker()
+        tracker.reset()
+        tracker.add("model-parallel-rng", derived_seed("split", *place, mesh.tp_rank))
     torch.manual_seed(derived_seed("replicated", *place))
 
 
 def split_dropout_context(active: bool):
     """A context for dropout over activations that are split over the tensor-parallel ranks."""
-    import contextlib
-
+    if not active:
+        return contextlib.nullcontext()
     from megatron.core.tensor_parallel.random import get_cuda_rng_tracker
 
-    return get_cuda_rng_tracker().fork() if active else contextlib.nullcontext()
+    return get_cuda_rng_tracker().fork()

@@ -115,7 +115,6 @@ def trace_step(config: RunConfig, mesh: Mesh, model, position: Position, num_mic
                 model,
                 batches,
                 mesh,
-                config.data.sequence_length,
                 before_micro_batch=lambda number: seed_dropout(config.run.seed, 0, number, mesh),
             )
             model.start_param_sync(force_sync=True)  # with the distributed optimizer: the updated weights

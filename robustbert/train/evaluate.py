@@ -10,11 +10,10 @@ from robustbert.progress import Progress
 class Evaluation:
     """The same held-out sequences and masks every time, whatever the layout."""
 
-    def __init__(self, valid_batches, interval: int, sequence_length: int, mesh: Mesh, progress: Progress):
+    def __init__(self, valid_batches, interval: int, mesh: Mesh, progress: Progress):
         """valid_batches: this data-parallel rank's data.batches.Batch, equally many on each rank; may be None."""
         self._batches = valid_batches
         self._interval = interval
-        self._sequence_length = sequence_length
         self._mesh = mesh
         self._progress = progress
 
@@ -33,7 +32,6 @@ class Evaluation:
                 model,
                 list(self._batches),
                 self._mesh,
-                self._sequence_length,
                 before_micro_batch=lambda _: self._progress.mark("evaluating"),
                 forward_only=True,
             )

@@ -15,7 +15,7 @@ from robustbert.model.build import build_model
 from robustbert.optim.build import build_optimizer
 from robustbert.parallel.data_parallel import build_data_parallel
 from robustbert.parallel.mesh import Mesh, open_mesh
-from robustbert.parallel.pipeline import forward_backward
+from robustbert.parallel.pipeline import StepSums, run_micro_batches
 from robustbert.parallel.random import seed_dropout
 from robustbert.progress import Progress
 from robustbert.run_directory import RunDirectory
@@ -69,7 +69,7 @@ def pretrain(config: RunConfig, job: Job, run: RunDirectory) -> str:
         )
         evaluation = build_evaluation(config, prepared, mesh, progress)
         state = TrainState(tokenizer_sha256=tokenizer.sha256)
-        stop = StopSignal(mesh)
+        stop = StopSignal()
         start = Start(config, run, mesh, model, optimizer, tokenizer.sha256)
         rollback = Rollback(config, run, mesh, start, state)
         checkpoints = CheckpointManager(config, run, mesh, store, model, optimizer, state)
@@ -91,7 +91,7 @@ def pretrain(config: RunConfig, job: Job, run: RunDirectory) -> str:
         metrics.start_interval()
         while state.step < config.train.steps:
             state.data_step = rollback.skipped.next_step(state.data_step)
-            trouble = train_step(config, mesh, model, optimizer, batches, state, metrics, progress)
+            trouble = train_step(config, mesh, model, optimizer, batches, state, metrics, stop, progress)
             if trouble:
                 progress.mark("rolling back")
                 rollback.roll_back(trouble, checkpoints)
@@ -105,8 +105,7 @@ def pretrain(config: RunConfig, job: Job, run: RunDirectory) -> str:
             if checkpoints.is_due(state.step):
                 progress.mark("saving")
                 checkpoints.save()
-            progress.mark("agreeing whether to stop")
-            if stop.agreed_by_all_ranks():
+            if stop.is_agreed:
                 break
         progress.mark("ending")
         batches.close()
@@ -130,7 +129,15 @@ def pretrain(config: RunConfig, job: Job, run: RunDirectory) -> str:
 
 
 def train_step(
-    config: RunConfig, mesh: Mesh, model, optimizer, batches, state: TrainState, metrics: Metrics, progress: Progress
+    config: RunConfig,
+    mesh: Mesh,
+    model,
+    optimizer,
+    batches,
+    state: TrainState,
+    metrics: Metrics,
+    stop: StopSignal,
+    progress: Progress,
 ) -> str | None:
     """One update: all micro-batches forward and backward, the gradients reduced, the weights changed, the counts kept.
 
@@ -141,21 +148,21 @@ def train_step(
     progress.mark("forward and backward")
     model.zero_grad_buffer()
     optimizer.zero_grad()
-    total = forward_backward(
+    losses = run_micro_batches(
         model,
         micro_batches,
         mesh,
-        config.data.sequence_length,
         before_micro_batch=partial(_begin_micro_batch, config, mesh, progress, state.step),
     )
+    sums = StepSums(losses, micro_batches, mesh, flag=stop.is_requested)
     progress.mark("updating the weights")
     update = optimizer.step(state.step)
     progress.mark("counting")
-    total = total.over_data_parallel(mesh)
-    (tokens,) = mesh.sum_over_data_parallel([sum(batch.num_real_tokens for batch in micro_batches)])
-    state.advance(int(tokens), update.applied)
+    total, tokens, is_stop_requested = sums.read()
+    stop.agree(is_stop_requested)
+    state.advance(tokens, update.applied)
     mean_width = sum(batch.tokens_BS.shape[1] for batch in micro_batches) / len(micro_batches)
-    metrics.record(state, total, int(tokens), mean_width, update, batches)
+    metrics.record(state, total, tokens, mean_width, update, batches)
     return find_trouble(config, state, total.mean, update)
 
 
@@ -184,7 +191,7 @@ def build_evaluation(config: RunConfig, prepared: PreparedData, mesh: Mesh, prog
         valid = build_valid_batches(
             prepared, config.data, config.train, config.run.seed, mesh.dp_rank, mesh.dp_size
         )
-    return Evaluation(valid, config.train.eval_interval, config.data.sequence_length, mesh, progress)
+    return Evaluation(valid, config.train.eval_interval, mesh, progress)
 
 
 def report_evaluation(run: RunDirectory, mesh: Mesh, state: TrainState, perplexity: float, metrics: Metrics) -> None:

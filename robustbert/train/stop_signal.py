@@ -2,23 +2,26 @@
 
 import signal
 
-from robustbert.parallel.mesh import Mesh
-
 _NOTICES = (signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2)
 
 
 class StopSignal:
-    """Set it up before the loop, ask after every step."""
+    """Set it up before the loop; every step carries each rank's `is_requested` to the others, and gives `agree` the answer."""
 
-    def __init__(self, mesh: Mesh):
-        self._mesh = mesh
+    def __init__(self):
         self._received: str | None = None
+        self.is_agreed = False  # the same on all ranks
         for notice in _NOTICES:
             signal.signal(notice, self._receive)
 
-    def agreed_by_all_ranks(self) -> bool:
-        """Whether any rank was told to stop; the same answer everywhere. A collective call."""
-        return self._mesh.any_rank(self._received is not None)
+    @property
+    def is_requested(self) -> bool:
+        """Whether this rank was told to stop."""
+        return self._received is not None
+
+    def agree(self, is_requested_anywhere: bool) -> None:
+        """Take what the step found out."""
+        self.is_agreed = is_requested_anywhere
 
     @property
     def reason(self) -> str:

@@ -13,7 +13,7 @@ from robustbert.model.build import build_model
 from robustbert.parallel.data_parallel import build_data_parallel
 from robustbert.parallel.pipeline import forward_backward
 from tests.model.test_roberta import random_huggingface
-from tests.parallel.small_training import PAIRS, SEQUENCE_LENGTH, batches_of_step
+from tests.parallel.small_training import PAIRS, batches_of_step
 
 CONFIG = dataclasses.replace(PAIRS.model, num_layers=2)
 POOLER, CLASSIFIER = "roberta.pooler.dense", "cls.seq_relationship"
@@ -62,7 +62,7 @@ def test_losses_and_gradients_equal_plain_pytorch():
             for name, parameter in model.named_shards():
                 parameter.copy_(state[name])
         wrapped = build_data_parallel(model, ParallelConfig(distributed_optimizer=False), mesh)
-        total = forward_backward(wrapped, batches, mesh, SEQUENCE_LENGTH)
+        total = forward_backward(wrapped, batches, mesh)
         gradients = {name: parameter.main_grad.clone() for name, parameter in model.named_shards()}
     assert total.mean == pytest.approx(masked_loss.item(), rel=1e-5)
     assert total.next_sentence_loss / total.num_pairs == pytest.approx(pair_loss.item(), rel=1e-5)

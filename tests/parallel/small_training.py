@@ -116,7 +116,7 @@ def run_step(mesh, model, optimizer, recipe: Recipe, step: int):
     def seed_micro_batch(number):
         seed_dropout(recipe.seed, step, number * mesh.dp_size + mesh.dp_rank, mesh)
 
-    total = forward_backward(model, mine, mesh, SEQUENCE_LENGTH, before_micro_batch=seed_micro_batch)
+    total = forward_backward(model, mine, mesh, before_micro_batch=seed_micro_batch)
     update = optimizer.step(step)
     return total.over_data_parallel(mesh).mean, update
 

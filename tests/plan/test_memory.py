@@ -46,9 +46,7 @@ def check_allocated(job, layout, config):
             optimizer.owned_parts()  # makes the moments, which a first step would make
             batches = [made_up_batch(config) for _ in range(config.num_micro_batches(job.world_size))]
             with torch.profiler.record_function("the step"):
-                forward_backward(
-                    model, batches, mesh, config.data.sequence_length, lambda number: seed_dropout(1, 0, number, mesh)
-                )
+                forward_backward(model, batches, mesh, lambda number: seed_dropout(1, 0, number, mesh))
                 optimizer.step(0)
     events, waiting = [], list(profiler.profiler.kineto_results.experimental_event_tree())
     while waiting:

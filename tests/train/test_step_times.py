@@ -123,8 +123,8 @@ def test_what_takes_place_between_steps_is_not_theirs(timed):
     progress, times, clock = timed
     times.take()
     play(timed, STEP)
-    play(timed, {"evaluating": 20.0, "comparing the replicas": 1.0, "saving": 5.0, "agreeing whether to stop": 0.25})
-    play(timed, {"waiting for data": 1.0, "rolling back": 100.0, "agreeing whether to stop": 0.25})
+    play(timed, {"evaluating": 20.0, "comparing the replicas": 1.0, "saving": 5.0, "counting": 0.25})
+    play(timed, {"waiting for data": 1.0, "rolling back": 100.0, "counting": 0.25})
     interval = times.take()
     assert (interval.evaluating_s, interval.checkpointing_s) == (20.0, 6.0)
     assert interval.steps_s == 14.5 + 0.25 + 1.25
