@@ -80,12 +80,25 @@ class RunConfig:
             self.optim.warmup_steps < self.train.steps,
             f"optim.warmup_steps ({self.optim.warmup_steps}) must be below train.steps ({self.train.steps})",
         )
+        if self.train.cuda_graphs:
+            self._check_cuda_graphs()
         least = self.fault_tolerance.min_nodes
         require(
             least is None or least <= self.cluster.nodes,
             f"fault_tolerance.min_nodes ({least}) is above cluster.nodes ({self.cluster.nodes})",
         )
         self.data_parallel_size(self.cluster.num_processes)
+
+    def _check_cuda_graphs(self) -> None:
+        reasons = {
+            f"parallel.tensor ({self.parallel.tensor}) above 1": self.parallel.tensor > 1,
+            f"parallel.pipeline ({self.parallel.pipeline}) above 1": self.parallel.pipeline > 1,
+            f"parallel.recompute: {self.parallel.recompute}": self.parallel.recompute != "none",
+            f"data.format: {self.data.format}, whose micro-batches have many widths": self.data.has_variable_lengths,
+            "precision: fp16, whose loss scale changes": self.precision == "fp16",
+        }
+        against = [reason for reason, applies in reasons.items() if applies]
+        require(not against, f"train.cuda_graphs cannot be had with {' and '.join(against)}; leave it out")
 
     def data_parallel_size(self, num_processes: int) -> int:
         """Copies of the model that `num_processes` processes make; ConfigError where the sizes do not divide."""

@@ -10,6 +10,7 @@ import torch
 import torch.distributed as dist
 
 from robustbert.parallel.mesh import Mesh
+from robustbert.parallel.micro_batch_graph import MicroBatchGraph
 from robustbert.parallel.transfer import DeviceBatch
 
 _NO_PAIR = -100  # the class of a filler row
@@ -77,16 +78,20 @@ def run_micro_batches(
     mesh: Mesh,
     before_micro_batch: Callable[[int], None] | None = None,
     forward_only: bool = False,
+    graph: MicroBatchGraph | None = None,
 ) -> torch.Tensor:
     """Run the micro-batches through the model's stages; afterwards the gradients are reduced and normalised.
 
     micro_batches: this data-parallel rank's data.batches.Batch, the same on all its tensor and pipeline ranks.
     before_micro_batch: called with the number of the micro-batch before its forward pass (dropout's seeds).
+    graph: of build_graph; replays micro-batches instead of starting their kernels one by one.
     Gradients are those of the mean loss over the masked tokens of the whole job, and with pairs of the mean next-sentence
     loss over all its pairs beside it: neither the layout nor how many masked tokens a micro-batch happens to have counts.
     Returns float64 (3,) on the device, zeros but on the last stage: the loss over masked tokens, the next-sentence loss, and how many
     pairs were told rightly, summed. Does not wait for the device.
     """
+    if graph is not None:
+        return _replay_micro_batches(model, micro_batches, before_micro_batch, graph)
     from megatron.core.pipeline_parallel import get_forward_backward_func
 
     pair_weight = 0.0 if forward_only else _pair_weight(micro_batches, mesh)
@@ -95,8 +100,7 @@ def run_micro_batches(
         number, batch = next(numbered_batches)
         if before_micro_batch is not None:
             before_micro_batch(number)
-        targets_M = batch.targets_M if mesh.is_last_stage else None
-        output = model(batch.tokens_BS, batch.lengths_B, batch.masked_positions_M, batch.token_types_BS, targets_M)
+        output = _forward(model, batch, mesh.is_last_stage)
         return output, lambda losses: _sum_losses(losses, batch, pair_weight)
 
     reports = get_forward_backward_func()(
@@ -112,6 +116,37 @@ def run_micro_batches(
     if not reports:
         return torch.zeros(3, dtype=torch.float64, device=mesh.device.torch_device)
     return torch.stack(reports).double().sum(0)
+
+
+def build_graph(model, mesh: Mesh, record: Callable | None = None) -> MicroBatchGraph:
+    """For a whole model on each process, and formats without pairs (their loss' weight changes from step to step)."""
+
+    def compute(batch: DeviceBatch) -> torch.Tensor:
+        with model.no_sync():
+            loss, _, report = _sum_losses(_forward(model, batch, is_last_stage=True), batch, 0.0)
+            loss.backward()
+        return report
+
+    return MicroBatchGraph(compute, mesh.device.torch_device, record)
+
+
+def _replay_micro_batches(model, micro_batches: Sequence, before_micro_batch, graph: MicroBatchGraph) -> torch.Tensor:
+    reports = []
+    for number, batch in enumerate(micro_batches):
+        if before_micro_batch is not None:
+            before_micro_batch(number)
+        reports.append(graph(batch))
+    total = torch.stack(reports).double().sum(0)
+    num_masked, _ = _counts(micro_batches)
+    if model.ddp_config.overlap_grad_reduce:
+        model.start_grad_sync()
+    model.config.finalize_model_grads_func([model], torch.tensor(num_masked, dtype=torch.int).to(total.device, non_blocking=True))
+    return total
+
+
+def _forward(model, batch: DeviceBatch, is_last_stage: bool):
+    targets_M = batch.targets_M if is_last_stage else None
+    return model(batch.tokens_BS, batch.lengths_B, batch.masked_positions_M, batch.token_types_BS, targets_M)
 
 
 def _sum_losses(losses, batch: DeviceBatch, pair_weight: float | torch.Tensor):

@@ -15,7 +15,8 @@ from robustbert.model.build import build_model
 from robustbert.optim.build import build_optimizer
 from robustbert.parallel.data_parallel import build_data_parallel
 from robustbert.parallel.mesh import Mesh, open_mesh
-from robustbert.parallel.pipeline import StepSums, run_micro_batches
+from robustbert.parallel.micro_batch_graph import MicroBatchGraph
+from robustbert.parallel.pipeline import StepSums, build_graph, run_micro_batches
 from robustbert.parallel.random import seed_dropout
 from robustbert.progress import Progress
 from robustbert.run_directory import RunDirectory
@@ -69,6 +70,7 @@ def pretrain(config: RunConfig, job: Job, run: RunDirectory) -> str:
         )
         evaluation = build_evaluation(config, prepared, mesh, progress)
         state = TrainState(tokenizer_sha256=tokenizer.sha256)
+        graph = build_graph(model, mesh) if config.train.cuda_graphs and device.is_cuda else None
         stop = StopSignal()
         start = Start(config, run, mesh, model, optimizer, tokenizer.sha256)
         rollback = Rollback(config, run, mesh, start, state)
@@ -91,7 +93,7 @@ def pretrain(config: RunConfig, job: Job, run: RunDirectory) -> str:
         metrics.start_interval()
         while state.step < config.train.steps:
             state.data_step = rollback.skipped.next_step(state.data_step)
-            trouble = train_step(config, mesh, model, optimizer, batches, state, metrics, stop, progress)
+            trouble = train_step(config, mesh, model, optimizer, batches, state, metrics, stop, progress, graph)
             if trouble:
                 progress.mark("rolling back")
                 rollback.roll_back(trouble, checkpoints)
@@ -138,6 +140,7 @@ def train_step(
     metrics: Metrics,
     stop: StopSignal,
     progress: Progress,
+    graph: MicroBatchGraph | None = None,
 ) -> str | None:
     """One update: all micro-batches forward and backward, the gradients reduced, the weights changed, the counts kept.
 
@@ -153,6 +156,7 @@ def train_step(
         micro_batches,
         mesh,
         before_micro_batch=partial(_begin_micro_batch, config, mesh, progress, state.step),
+        graph=graph,
     )
     sums = StepSums(losses, micro_batches, mesh, flag=stop.is_requested)
     progress.mark("updating the weights")

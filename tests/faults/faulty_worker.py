@@ -103,18 +103,16 @@ def train(config, job, run):
             weights.view(torch.int32)[7] ^= 1
         return trouble
 
-    def forward_backward(model, *args, **kwargs):
+    def run_micro_batches(model, *args, **kwargs):
         if fault.plan.get("slow_rank") == job.rank and (job.progress.step or 0) < fault.plan.get("slow_until", math.inf):
             time.sleep(fault.plan["slow_s"])
-        total = original_forward(model, *args, **kwargs)
-        if kwargs.get("forward_only"):
-            return total
+        losses = original_run(model, *args, **kwargs)
         action = fault.at("after backward")
         if action in ("nan", "spike"):
             with torch.no_grad():
                 gradient = next(model.module.parameters()).main_grad
                 gradient.mul_(float("nan")) if action == "nan" else gradient.add_(1000.0)
-        return total
+        return losses
 
     def write_half(path, chunks):
         chunks = list(chunks)
@@ -133,9 +131,9 @@ def train(config, job, run):
     class Shutil:
         rmtree = staticmethod(remove)
 
-    original_step, original_forward, original_write = loop.train_step, loop.forward_backward, saving.write_file
+    original_step, original_run, original_write = loop.train_step, loop.run_micro_batches, saving.write_file
     original_rmtree = retention.shutil.rmtree
-    loop.train_step, loop.forward_backward, saving.write_file, retention.shutil = train_step, forward_backward, write_half, Shutil
+    loop.train_step, loop.run_micro_batches, saving.write_file, retention.shutil = train_step, run_micro_batches, write_half, Shutil
     around(saving, "write_file", "before write", "after write")
     around(saving, "write_text_file", "before manifest")
     around(saving, "commit", "before commit", "after commit")

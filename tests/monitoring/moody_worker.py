@@ -8,7 +8,6 @@
 {"disk": "full"}               no checkpoint can be written
 """
 
-import dataclasses
 import errno
 import json
 import os
@@ -48,21 +47,20 @@ def train(config, job, run):
     from robustbert.train import pretrain as loop
 
     mood = Mood(run.path)
-    original_forward, original_write, original_batches = loop.forward_backward, saving.write_file, TrainBatches.micro_batches
+    original_run, original_write, original_batches = loop.run_micro_batches, saving.write_file, TrainBatches.micro_batches
 
     def micro_batches(self, step):
         time.sleep(mood.get("data_wait_s", 0))
         return original_batches(self, step)
 
-    def forward_backward(model, *args, **kwargs):
-        total = original_forward(model, *args, **kwargs)
-        if kwargs.get("forward_only"):
-            return total
+    def run_micro_batches(model, batches, *args, **kwargs):
+        losses = original_run(model, batches, *args, **kwargs)
         time.sleep(mood.get("slow", {}).get(str(job.rank), 0) + mood.get("step_s", 0))
         added = mood.get("loss", 0.0)
         if mood.get("loss_once") and mood.is_new():
             added = float(mood.get("loss_once"))
-        return dataclasses.replace(total, loss=total.loss + added * total.num_masked_tokens)
+        losses[0] += added * sum(len(batch.targets_M) for batch in batches)
+        return losses
 
     def write_file(path, chunks):
         if mood.get("disk") == "full":
@@ -70,7 +68,7 @@ def train(config, job, run):
         return original_write(path, chunks)
 
     TrainBatches.micro_batches = micro_batches
-    loop.forward_backward, saving.write_file = forward_backward, write_file
+    loop.run_micro_batches, saving.write_file = run_micro_batches, write_file
     metrics.peak_flops = lambda name, precision: _PEAK_FLOPS
     return loop.pretrain(config, job, run)
 
