@@ -5,6 +5,7 @@ from dataclasses import dataclass
 
 from launcher.heartbeats import RankPulse
 from robustbert.config import FaultToleranceConfig
+from robustbert.progress import COMPILING
 
 MAX_NAMED = 8
 # A process whose main thread is in one of these waits for others.
@@ -31,7 +32,7 @@ def find_stall(
     for pulse in pulses.values():
         if now - pulse.heard_at > limits.silence_timeout_s:
             return Stall(f"no sign of life of rank {pulse.rank} for {now - pulse.heard_at:.0f} s", pulse.step)
-        limit = limits.startup_timeout_s if pulse.step is None else limits.hang_timeout_s
+        limit = limits.startup_timeout_s if pulse.step is None or pulse.phase == COMPILING else limits.hang_timeout_s
         if now - pulse.progress_at > limit:
             return Stall(f"no progress for {now - pulse.progress_at:.0f} s", pulse.step)
     return None

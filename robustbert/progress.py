@@ -3,6 +3,8 @@
 import time
 from collections.abc import Callable
 
+COMPILING = "compiling the model"  # the first forward and backward passes of a compiled model; takes a minute
+
 
 class Progress:
     """The last mark: training step (None before the first one), what the process does there, and since when."""

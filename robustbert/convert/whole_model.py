@@ -62,7 +62,7 @@ def save_checkpoint(folder: Path, whole: WholeModel, mesh: Mesh, origin: str) ->
 
 def model_with(whole: WholeModel, mesh: Mesh) -> RobertaStage:
     """A RobertaStage that holds the whole model's weights, in evaluation mode."""
-    model = build_model(whole.config, ParallelConfig(), mesh)
+    model = build_model(dataclasses.replace(whole.config, compile=False), ParallelConfig(), mesh)
     with torch.no_grad():
         for name, parameter in model.named_shards():
             parameter.copy_(whole.state[name])

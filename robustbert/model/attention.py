@@ -15,6 +15,7 @@ FLASH, EFFICIENT, SDPA = "flash", "efficient", "sdpa"
 KERNELS = (FLASH, EFFICIENT, SDPA)
 _FLASH_CAPABILITY = (8, 0)  # Ampere; V100 (7.0) has the memory-efficient kernel
 _KERNEL_MULTIPLE, _LARGEST_HEAD = 8, 256
+_TOLERANCE = 0.05  # of the largest value, in 16 bits; what is wrong is wrong by more
 
 
 class Rows(NamedTuple):
@@ -34,9 +35,32 @@ def choose_kernel(device: torch.device, dtype: torch.dtype, head_size: int) -> s
     """The fastest kernel for this device, precision and head size: one of KERNELS."""
     if device.type != "cuda" or head_size % _KERNEL_MULTIPLE or head_size > _LARGEST_HEAD:
         return SDPA
-    if dtype != torch.float32 and torch.cuda.get_device_capability(device) >= _FLASH_CAPABILITY:
-        return FLASH
-    return EFFICIENT
+    has_flash = dtype != torch.float32 and torch.cuda.get_device_capability(device) >= _FLASH_CAPABILITY
+    candidates = [FLASH, EFFICIENT] if has_flash else [EFFICIENT]
+    return next((kernel for kernel in candidates if works(kernel, device, dtype, head_size)), SDPA)
+
+
+@torch.enable_grad()
+def works(kernel: str, device: torch.device, dtype: torch.dtype, head_size: int) -> bool:
+    """Whether a variable-length kernel gives the definition's result and gradient here; takes some milliseconds.
+
+    The kernels are private operators of torch, so a version in which they behave otherwise costs speed, not results.
+    """
+    num_rows, length = 3, 16
+    generator = torch.Generator().manual_seed(0)
+    qkv, upstream = (torch.randn(num_rows * length, 2, *more, head_size, generator=generator) for more in ((3,), ()))
+    qkv, upstream = qkv.to(device, dtype).requires_grad_(), upstream.to(device, dtype)
+    rows = describe_rows(torch.tensor([length, 9, 1], device=device), num_rows, length, kernel, device)
+    try:
+        found = attend(qkv, rows, 0.0, kernel)
+        (found_gradient,) = torch.autograd.grad(found, qkv, upstream)
+    except RuntimeError:
+        return False
+    exact = qkv.detach().float().requires_grad_()
+    expected = attend_plainly(exact, rows)
+    (expected_gradient,) = torch.autograd.grad(expected, exact, upstream.float())
+    pairs = (found, expected), (found_gradient, expected_gradient)
+    return all(bool((one.float() - other).abs().max() < _TOLERANCE * other.abs().max()) for one, other in pairs)
 
 
 def describe_rows(lengths_B: torch.Tensor | None, num_rows: int, length: int, kernel: str, device: torch.device) -> Rows:

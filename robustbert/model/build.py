@@ -64,6 +64,7 @@ def _megatron_config(config: ModelConfig, mesh: Mesh, precision: str, variable_l
         moe_token_dispatcher_type="alltoall",  # of no use here, but megatron-core refuses its own default beside the line above
         params_dtype=dtype,
         pipeline_dtype=dtype,
+        batch_p2p_sync=False,  # a wait for the device after every transfer between stages, against a fault of old versions of torch
         fp16=dtype == torch.float16,
         bf16=dtype == torch.bfloat16,
         perform_initialization=False,  # initialize.py does it, independently of the layout

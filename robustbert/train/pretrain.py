@@ -18,7 +18,7 @@ from robustbert.parallel.mesh import Mesh, open_mesh
 from robustbert.parallel.micro_batch_graph import MicroBatchGraph
 from robustbert.parallel.pipeline import StepSums, build_graph, run_micro_batches
 from robustbert.parallel.random import seed_dropout
-from robustbert.progress import Progress
+from robustbert.progress import COMPILING, Progress
 from robustbert.run_directory import RunDirectory
 from robustbert.train.evaluate import Evaluation
 from robustbert.train.metrics import Metrics
@@ -146,16 +146,18 @@ def train_step(
 
     Returns what is wrong with it, the same on every process; None where nothing is.
     """
+    compiles = progress.step is None and model.module.fusion.is_compiled
     progress.mark("waiting for data", state.step)
     micro_batches = batches.micro_batches(state.data_step)
-    progress.mark("forward and backward")
+    phase = COMPILING if compiles else "forward and backward"
+    progress.mark(phase)
     model.zero_grad_buffer()
     optimizer.zero_grad()
     losses = run_micro_batches(
         model,
         micro_batches,
         mesh,
-        before_micro_batch=partial(_begin_micro_batch, config, mesh, progress, state.step),
+        before_micro_batch=partial(_begin_micro_batch, config, mesh, progress, phase, state.step),
         graph=graph,
     )
     sums = StepSums(losses, micro_batches, mesh, flag=stop.is_requested)
@@ -207,8 +209,8 @@ def report_evaluation(run: RunDirectory, mesh: Mesh, state: TrainState, perplexi
         )
 
 
-def _begin_micro_batch(config: RunConfig, mesh: Mesh, progress: Progress, step: int, number: int) -> None:
-    progress.mark("forward and backward")
+def _begin_micro_batch(config: RunConfig, mesh: Mesh, progress: Progress, phase: str, step: int, number: int) -> None:
+    progress.mark(phase)
     if config.model.dropout > 0 or config.model.attention_dropout > 0:
         # Numbered over the whole global batch, so that the data-parallel size does not matter.
         seed_dropout(config.run.seed, step, number * mesh.dp_size + mesh.dp_rank, mesh)

@@ -4,7 +4,7 @@ from collections import defaultdict
 from dataclasses import dataclass, field
 
 from robustbert.parallel.collective_time import CollectiveTime
-from robustbert.progress import Progress
+from robustbert.progress import COMPILING, Progress
 
 PARTS = ("data_wait", "forward_backward", "collectives", "optimizer", "other")
 BESIDE_STEPS = ("evaluating", "checkpointing")  # what takes place between steps and is not theirs
@@ -12,6 +12,7 @@ BESIDE_STEPS = ("evaluating", "checkpointing")  # what takes place between steps
 _PART_OF = {
     "waiting for data": "data_wait",
     "forward and backward": "forward_backward",
+    COMPILING: "forward_backward",
     "updating the weights": "optimizer",
     "evaluating": "evaluating",
     "comparing the replicas": "checkpointing",

@@ -4,7 +4,8 @@ import pytest
 import torch
 from torch._subclasses.fake_tensor import FakeTensorMode
 
-from robustbert.model.attention import EFFICIENT, FLASH, SDPA, attend, attend_plainly, choose_kernel, describe_rows
+from robustbert.model import attention
+from robustbert.model.attention import EFFICIENT, FLASH, SDPA, attend, attend_plainly, choose_kernel, describe_rows, works
 
 B, S, A, D = 3, 16, 2, 8
 LENGTHS = torch.tensor([16, 9, 1], dtype=torch.int32)
@@ -47,6 +48,7 @@ def test_the_kernels_of_a_gpu_take_these_tensors_forward_and_backward(kernel, dt
 
 def test_the_kernel_follows_the_device(monkeypatch):
     cuda = torch.device("cuda", 0)
+    monkeypatch.setattr(attention, "works", lambda kernel, *place: True)
     monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device: (7, 0))
     assert choose_kernel(cuda, torch.float16, 64) == EFFICIENT, "V100 has no flash kernel"
     monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device: (9, 0))
@@ -54,3 +56,18 @@ def test_the_kernel_follows_the_device(monkeypatch):
     assert choose_kernel(cuda, torch.float32, 64) == EFFICIENT
     assert choose_kernel(cuda, torch.bfloat16, 20) == SDPA, "the kernels want multiples of 8"
     assert choose_kernel(CPU, torch.bfloat16, 64) == SDPA
+    monkeypatch.setattr(attention, "works", lambda kernel, *place: kernel == EFFICIENT)
+    assert choose_kernel(cuda, torch.bfloat16, 64) == EFFICIENT, "a kernel that fails its test is not taken"
+
+
+def test_a_kernel_works_if_it_gives_the_definitions_result_and_gradient(monkeypatch):
+    monkeypatch.setattr(attention, "attend", lambda qkv, rows, dropout, kernel: attend_plainly(qkv, rows))
+    assert works(FLASH, CPU, torch.bfloat16, 64)
+    monkeypatch.setattr(attention, "attend", lambda qkv, rows, dropout, kernel: attend_plainly(qkv, rows) * 1.1)
+    assert not works(FLASH, CPU, torch.bfloat16, 64)
+
+    def broken(*arguments):
+        raise RuntimeError("no kernel image")
+
+    monkeypatch.setattr(attention, "attend", broken)
+    assert not works(FLASH, CPU, torch.bfloat16, 64)
