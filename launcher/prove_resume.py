@@ -18,6 +18,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from launcher.processes import job_processes
+from launcher.processes_per_node import load_run_config
 from launcher.programs import python_path
 from launcher.supervisor_record import read_supervisor
 from robustbert.config import ConfigError, RunConfig, load_config
@@ -59,7 +60,7 @@ class Proof:
     def __init__(self, options: argparse.Namespace, launcher_module: str):
         self.options = options
         self.launcher_module = launcher_module
-        self.config = load_config(options.config, options.overrides)
+        self.config = load_run_config(options.config, options.overrides)
         self.folder = Path(options.output or f"runs/prove_resume-{self.config.run.name}").absolute()
         if self.folder.exists():
             raise ConfigError(f"{self.folder} exists; nothing is overwritten, choose another --output")
