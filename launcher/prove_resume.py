@@ -30,6 +30,7 @@ _EXAMPLE = """example:
 
 The exit code is 0 where everything is equal, 1 where something differs, 2 where the configuration cannot be used. The runs stay in
 the output folder. Steps are logged one by one, checkpoints are as frequent as the interruptions need; the rest is the configuration's.
+On CUDA give train.deterministic=true: without it no two runs are bitwise the same.
 """
 _COMPARED = ("loss", "lr", "grad_norm", "loss_scale", "tokens", "skipped_steps", "corpus_samples")
 _SAME_SAMPLES_TOLERANCE = 1e-4  # relative, of the loss: sums are rounded differently on another number of processes
