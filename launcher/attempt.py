@@ -12,12 +12,14 @@ from pathlib import Path
 
 import psutil
 
+from launcher.collectives import GroupRecord
 from launcher.failure import Failure, error_files
 from launcher.hang import MAX_NAMED, Stall, find_culprits, find_stall, name_ranks
 from launcher.heartbeats import Heartbeats, RankPulse
 from launcher.processes import JOB_MARK, die_with_parent, kill_job
 from launcher.pulse import PERIOD_S
 from launcher.stop_request import StopRequest
+from launcher.waits import group_name
 from robustbert.config import RunConfig
 from robustbert.json_lines import JsonTail, say_error
 from robustbert.run_directory import RunDirectory
@@ -145,19 +147,29 @@ def _report_hang(stall: Stall, run: RunDirectory, heartbeats: Heartbeats, num_pr
 
 
 def write_stacks(run: RunDirectory, pulses: dict[int, RankPulse], stacks: dict[int, dict]) -> Path:
-    """All processes' stacks in one file of logs/; returns its path."""
+    """All processes' collectives and stacks in one file of logs/; returns its path."""
     number = 1
     while (path := run.logs / f"hang_{number:03d}.txt").exists():
         number += 1
     parts = []
     for rank, pulse in sorted(pulses.items()):
         title = f"=== rank {rank} on {pulse.host}, pid {pulse.pid}: {pulse.phase}, step {pulse.step}"
-        parts.append(f"{title}\n{stacks[rank]['stacks'] if rank in stacks else 'no answer'}\n")
+        answer = stacks.get(rank, {})
+        parts.append("\n".join([title, *map(describe_group, answer.get("collectives") or ()), answer.get("stacks", "no answer"), ""]))
     try:
         path.write_text("\n".join(parts), encoding="utf-8")
     except OSError as error:  # a full disk is no reason to give the run up
         say_error(f"{path} cannot be written: {error}")
     return path
+
+
+def describe_group(group: dict) -> str:
+    """One GroupRecord (launcher/collectives.py), for instance `tensor-parallel group [0, 1]: all_reduce 12 is the newest, waits in all_reduce 11`."""
+    record = GroupRecord(**group)
+    parts = [f"{record.operation} {record.enqueued} is the newest" if record.enqueued else "no collective known"]
+    parts += [f"waits in {record.waiting_operation} {record.waiting}"] if record.waiting else []
+    parts += [f"waits to {'send to' if sends else 'receive from'} rank {peer}" for sends, peer in record.transfers]
+    return f"{group_name(record)} {record.ranks}: {', '.join(parts)}"
 
 
 def describe_process(pulse: RankPulse | None) -> str:

@@ -67,7 +67,10 @@ class Heartbeats:
         return self.pulses()
 
     def collect_stacks(self, timeout_s: float) -> dict[int, dict]:
-        """Ask every process for its stacks; {rank: {"stacks", "main_thread"}} of those that answer in time."""
+        """Ask every process for its stacks and its collectives; {rank: {"stacks", "main_thread", "collectives"}} of those that answer in time.
+
+        "collectives" (launcher/collectives.py) comes after the stacks: it is None, or missing, where the process cannot tell.
+        """
         with self._lock:
             self._stacks = {}
             asked = dict(self._connections)
@@ -77,11 +80,11 @@ class Heartbeats:
         deadline = time.monotonic() + timeout_s
         while time.monotonic() < deadline:
             with self._lock:
-                if len(self._stacks) >= len(asked):
+                if sum("collectives" in answer for answer in self._stacks.values()) >= len(asked):
                     break
             time.sleep(0.05)
         with self._lock:
-            return dict(self._stacks)
+            return {rank: dict(answer) for rank, answer in self._stacks.items()}
 
     def close(self) -> None:
         self._is_closed = True
@@ -126,6 +129,10 @@ class Heartbeats:
         elif "stacks" in message:
             with self._lock:
                 self._stacks[reader.rank] = message
+        elif "collectives" in message:
+            with self._lock:
+                if reader.rank in self._stacks:  # otherwise of an earlier request
+                    self._stacks[reader.rank] |= message
         else:
             self._note(reader.rank, message, now)
 

@@ -1,9 +1,14 @@
-"""The one place of the launcher that reads the variables by which a process learns its rank."""
+"""The environment: the one place of the launcher that reads it, and what a job's processes get to see of it."""
 
 import os
+import re
+import shutil
 import socket
-from collections.abc import Mapping
+import subprocess
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from importlib import metadata
+from pathlib import Path
 
 
 @dataclass(frozen=True)
@@ -49,6 +54,15 @@ _FOREIGN_JOB_NAMES = (
 )
 
 
+ATTEMPT_VARIABLE = "ROBUSTBERT_ATTEMPT"  # the number of the job among those of its supervision, from 1 on
+# What a job's processes get unless the user has set one of these, or an older name of the same: (variables, older names).
+_DEFAULTS = (
+    ({"PYTORCH_ALLOC_CONF": "expandable_segments:True"}, ("PYTORCH_CUDA_ALLOC_CONF",)),
+    # Collectives that launcher/collectives.py can look back on; torch is changing over from the second name to the first.
+    ({"TORCH_FR_BUFFER_SIZE": "2000", "TORCH_NCCL_TRACE_BUFFER_SIZE": "2000"}, ()),
+)
+
+
 def find_rank(environ: Mapping[str, str]) -> RankEnv:
     """This process' rank as torchrun, Open MPI, MPICH (PMI), Slurm or plain RANK/WORLD_SIZE tell it.
 
@@ -76,12 +90,12 @@ def find_master(environ: Mapping[str, str]) -> tuple[str, int] | None:
 
 
 def rank_environment(
-    environ: Mapping[str, str], num_processes: int, num_cores: int, python_path: str, in_allocation: bool = False
+    environ: Mapping[str, str], num_processes: int, num_cores: int, python_path: str, in_allocation: bool = False, attempt: int = 1
 ) -> dict[str, str]:
     """The environment for the processes of a job, `num_processes` of them on this machine.
 
     Drops what a surrounding job left (in_allocation: but Slurm's own, which mpirun starts its daemons by), gives each process its share of the cores unless the user has set
-    OMP_NUM_THREADS, and lets the processes import what this one imports (python_path: folders, os.pathsep between).
+    OMP_NUM_THREADS, lets the processes import what this one imports (python_path: folders, os.pathsep between), and sets _DEFAULTS.
     """
     kept = {
         name: value
@@ -91,7 +105,56 @@ def rank_environment(
     }
     kept.setdefault("OMP_NUM_THREADS", str(max(1, num_cores // num_processes)))
     kept["PYTHONPATH"] = python_path
+    kept[ATTEMPT_VARIABLE] = str(attempt)
+    for variables, older_names in _DEFAULTS:
+        if not any(name in kept for name in (*variables, *older_names)):
+            kept |= variables
     return kept
+
+
+def find_attempt(environ: Mapping[str, str]) -> int:
+    """Which attempt of its supervision this process belongs to; 1 where nothing tells."""
+    return _first(environ, (ATTEMPT_VARIABLE,)) or 1
+
+
+def shares_gpus(environ: Mapping[str, str]) -> bool:
+    """Whether the user has told NCCL to let several processes use one GPU (NCCL 2.30 and later)."""
+    return environ.get("NCCL_MULTI_RANK_GPU_ENABLE") == "1"
+
+
+def count_gpus(environ: Mapping[str, str], devices: Path = Path("/dev"), list_gpus: Callable[[], str] | None = None) -> int:
+    """The GPUs of this machine that torch would see, without importing it; 0 where it is torch's CPU build.
+
+    CUDA_VISIBLE_DEVICES counts as CUDA reads it: up to the first number that is no GPU. list_gpus: the output of `nvidia-smi -L`, asked for
+    where `devices` holds none (as under WSL).
+    """
+    if _torch_version().endswith("+cpu"):
+        return 0
+    present = sum(bool(re.fullmatch(r"nvidia\d+", path.name)) for path in devices.glob("nvidia[0-9]*"))
+    if not present:
+        present = len(re.findall(r"^GPU \d+:", (list_gpus or _nvidia_smi)(), re.MULTILINE))
+    visible = environ.get("CUDA_VISIBLE_DEVICES")
+    if visible is None or not present:
+        return present
+    names = [name.strip() for name in visible.split(",")]
+    are_gpus = [int(name) < present if name.isdigit() else name.startswith(("GPU-", "MIG-")) for name in names]
+    chosen = names[: [*are_gpus, False].index(False)]
+    return len(chosen) if len(set(chosen)) == len(chosen) else 0  # CUDA takes none where one is named twice
+
+
+def _torch_version() -> str:
+    try:
+        return metadata.version("torch")
+    except metadata.PackageNotFoundError:
+        return ""
+
+
+def _nvidia_smi() -> str:
+    program = shutil.which("nvidia-smi")
+    try:
+        return subprocess.run([program, "-L"], capture_output=True, text=True, timeout=20).stdout if program else ""
+    except (OSError, subprocess.TimeoutExpired):
+        return ""
 
 
 def find_array_task(environ: Mapping[str, str]) -> int | None:

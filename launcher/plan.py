@@ -8,7 +8,8 @@ import warnings
 from itertools import islice
 from pathlib import Path
 
-from robustbert.config import ConfigError, RunConfig, load_config
+from launcher.processes_per_node import load_run_config
+from robustbert.config import ConfigError, RunConfig
 
 ROBERTA_VOCAB_SIZE = 50265
 _SHOWN = 12  # layouts of a search
@@ -17,7 +18,7 @@ _WHOLE = 3  # of them simulated in whole
 
 def plan(options: argparse.Namespace) -> int:
     """Print the plan of a configuration. 1 where it does not fit the device, ConfigError where its layout cannot be built."""
-    asked = load_config(options.config, options.overrides)
+    asked = load_run_config(options.config, options.overrides)
     config = with_vocabulary(asked)
     if asked.model.vocab_size is None and isinstance(asked.data.tokenizer, str) and not Path(asked.data.tokenizer).exists():
         size = config.model.vocab_size

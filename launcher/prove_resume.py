@@ -18,6 +18,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from launcher.processes import job_processes
+from launcher.processes_per_node import load_run_config
 from launcher.programs import python_path
 from launcher.supervisor_record import read_supervisor
 from robustbert.config import ConfigError, RunConfig, load_config
@@ -29,6 +30,7 @@ _EXAMPLE = """example:
 
 The exit code is 0 where everything is equal, 1 where something differs, 2 where the configuration cannot be used. The runs stay in
 the output folder. Steps are logged one by one, checkpoints are as frequent as the interruptions need; the rest is the configuration's.
+On CUDA give train.deterministic=true: without it no two runs are bitwise the same.
 """
 _COMPARED = ("loss", "lr", "grad_norm", "loss_scale", "tokens", "skipped_steps", "corpus_samples")
 _SAME_SAMPLES_TOLERANCE = 1e-4  # relative, of the loss: sums are rounded differently on another number of processes
@@ -59,7 +61,7 @@ class Proof:
     def __init__(self, options: argparse.Namespace, launcher_module: str):
         self.options = options
         self.launcher_module = launcher_module
-        self.config = load_config(options.config, options.overrides)
+        self.config = load_run_config(options.config, options.overrides)
         self.folder = Path(options.output or f"runs/prove_resume-{self.config.run.name}").absolute()
         if self.folder.exists():
             raise ConfigError(f"{self.folder} exists; nothing is overwritten, choose another --output")

@@ -1,4 +1,4 @@
-"""Signs of life of one process and its reports, sent from a thread of its own; on request, the stacks of all its threads.
+"""Signs of life of one process and its reports, sent from a thread of its own; on request its threads' stacks and its collectives.
 
 They go to the supervisor, the reports also to the node's exporter.
 
@@ -18,6 +18,7 @@ import threading
 import time
 from collections.abc import Callable, Mapping
 
+from launcher.collectives import own_collectives
 from launcher.exporters.node_process import NodeExporter, ReportSender
 from launcher.job_env import find_host
 from robustbert.config import MonitoringConfig
@@ -46,6 +47,7 @@ class Pulse:
         self._sent_report: dict | None = None  # over this connection
         self._sender = ReportSender(rank, self._token, self._host)
         self._has_left = False
+        self._sending = threading.Lock()
         self._exporter: NodeExporter | None = None  # the node's, where this process keeps it
         self.silence_timeout_s = 120.0  # the configuration's, once it is read
 
@@ -63,7 +65,7 @@ class Pulse:
         """Tell that the process ends by itself, well or not; who goes without it was killed or cut off. It beats no more."""
         self._has_left = True
         with contextlib.suppress(OSError, AttributeError):
-            _send(self._connection, {"goodbye": True})
+            self._send(self._connection, {"goodbye": True})
 
     def _run(self) -> None:
         last_contact = time.monotonic()
@@ -90,7 +92,7 @@ class Pulse:
             timeout_ms = int(1000 * max(2 * PERIOD_S, self.silence_timeout_s / 2))
             connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, timeout_ms)
         hello = {"rank": self._rank, "host": self._host, "machine": socket.gethostname(), "pid": os.getpid(), "token": self._token}
-        _send(connection, hello)
+        self._send(connection, hello)
         self._sent_report = None
         return connection
 
@@ -104,7 +106,7 @@ class Pulse:
             self._sender.send(report)  # again and again: an exporter that was started again has nothing yet
             if report is not self._sent_report:
                 beat["report"] = report
-        _send(connection, beat)
+        self._send(connection, beat)
         self._sent_report = report
 
     def _answer(self, connection: socket.socket) -> None:
@@ -116,7 +118,18 @@ class Pulse:
         if not request:
             raise ConnectionError("the supervisor has closed the connection")
         if STACKS in request:
-            _send(connection, {"stacks": own_stacks(), "main_thread": threading.main_thread().ident})
+            self._send(connection, {"stacks": own_stacks(), "main_thread": threading.main_thread().ident})
+            # After the stacks and apart from the beats: torch may take the interpreter's lock along into a driver that hangs.
+            threading.Thread(target=self._send_collectives, args=[connection], name="collectives", daemon=True).start()
+
+    def _send_collectives(self, connection: socket.socket) -> None:
+        with contextlib.suppress(OSError):
+            self._send(connection, {"collectives": own_collectives()})
+
+    def _send(self, connection: socket.socket, message: dict) -> None:
+        data = json.dumps(message).encode() + b"\n"
+        with self._sending:
+            connection.sendall(data)
 
 
 def own_stacks() -> str:
@@ -125,7 +138,3 @@ def own_stacks() -> str:
         faulthandler.dump_traceback(file, all_threads=True)
         file.seek(0)
         return file.read().decode(errors="replace")
-
-
-def _send(connection: socket.socket, message: dict) -> None:
-    connection.sendall(json.dumps(message).encode() + b"\n")

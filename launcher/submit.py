@@ -10,6 +10,7 @@ from pathlib import Path
 from types import ModuleType
 
 from launcher.foreground import run_in_background, run_in_foreground
+from launcher.processes_per_node import check_gpus, load_run_config
 from launcher.programs import Programs, module_command
 from launcher.queue import describe_submission, put_into_queue
 from launcher.run_lookup import find_run
@@ -27,12 +28,13 @@ def submit(options: argparse.Namespace, programs: Programs) -> int:
     A dry run prints everything even where this machine or its data is not ready, and then says what submit would refuse.
     """
     scheduler_override = [f"cluster.scheduler={options.scheduler}"] if options.scheduler else []
-    config = load_config(options.config, [*options.overrides, *scheduler_override])
+    config = load_run_config(options.config, [*options.overrides, *scheduler_override])
     scheduler = find_scheduler(config.cluster.scheduler)
     run = RunDirectory(Path(config.run.dir).expanduser() / config.run.name)
     if options.dry_run:
         return _dry_run(run, config, scheduler, options, programs)
     scheduler.check(config.cluster)
+    check_gpus(config.cluster)
     scheduler.find_starter()
     if run.path.exists():
         raise ConfigError(_run_exists(run, options))
@@ -51,7 +53,7 @@ def submit(options: argparse.Namespace, programs: Programs) -> int:
 def resume(options: argparse.Namespace, programs: Programs) -> int:
     """Go on with a run that is not running, from its newest checkpoint; overrides change its configuration."""
     run = find_run(options.run, Path(options.dir))
-    config = load_config(run.config_file, options.overrides)
+    config = load_run_config(run.config_file, options.overrides)
     former = load_config(run.config_file)
     if config.run != former.run:
         raise ConfigError(
@@ -59,6 +61,7 @@ def resume(options: argparse.Namespace, programs: Programs) -> int:
         )
     scheduler = find_scheduler(config.cluster.scheduler)
     scheduler.check(config.cluster)
+    check_gpus(config.cluster)
     scheduler.find_starter()
     check_extras(config)
     status = read_status(run)
@@ -120,7 +123,7 @@ def _dry_run(
     path = run.path.absolute()
     if has_queue(scheduler):
         print(describe_submission(config, path, scheduler, programs))
-    checks = (lambda: scheduler.check(config.cluster), lambda: check_needs(config))
+    checks = (lambda: scheduler.check(config.cluster), lambda: check_gpus(config.cluster), lambda: check_needs(config))
     refusals = [words for check in checks if (words := _refusal(check))]
     try:
         starter = scheduler.find_starter()

@@ -151,7 +151,12 @@ class Supervisor:
         is_alone = nodes == ["localhost"]
         with Heartbeats(self.record.job_mark, "127.0.0.1" if is_alone else "") as heartbeats:
             environment = rank_environment(
-                os.environ, num_processes // len(nodes), num_own_cores(), python_path(), in_allocation=has_queue(self.scheduler)
+                os.environ,
+                num_processes // len(nodes),
+                num_own_cores(),
+                python_path(),
+                in_allocation=has_queue(self.scheduler),
+                attempt=number,
             )
             address = "127.0.0.1" if is_alone else own_address_towards(nodes)
             environment[ADDRESS_VARIABLE] = f"{address}:{heartbeats.port}"

@@ -16,7 +16,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from launcher.error_record import ErrorRecord
-from launcher.job_env import find_host, find_rank
+from launcher.job_env import find_attempt, find_host, find_rank
 from launcher.processes import die_with_parent
 from launcher.pulse import Pulse
 from launcher.rendezvous import find_job
@@ -47,7 +47,7 @@ def main(argv: list[str], train: Callable[[RunConfig, Job, RunDirectory], str] |
     try:
         config = load_config(run.config_file)
         pulse.silence_timeout_s = config.fault_tolerance.silence_timeout_s
-        job = dataclasses.replace(find_job(), progress=progress)
+        job = dataclasses.replace(find_job(), progress=progress, attempt=find_attempt(os.environ))
         if job.local_rank == 0 and config.monitoring.prometheus_port is not None:
             pulse.start_exporter(config.monitoring)
         if train is None:

@@ -14,4 +14,5 @@ class Job:
     local_rank: int = 0  # among the processes of this node; picks the GPU
     master_address: str = "127.0.0.1"
     master_port: int = 0  # 0: one process, nothing to meet
+    attempt: int = 1  # above 1: another job of the same run failed a moment ago
     progress: Progress = field(default_factory=Progress, compare=False, repr=False)

@@ -15,7 +15,7 @@ MAY_IMPORT = {
     "progress": set(),
     "goodput": set(),
     "cpu_megatron": set(),
-    "device": {"job", "cpu_megatron"},
+    "device": {"job", "json_lines", "cpu_megatron"},
     "parallel": FOUNDATION | {"device"},
     "model": FOUNDATION | {"device", "parallel"},
     "data": FOUNDATION | {"device", "parallel"},

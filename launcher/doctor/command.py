@@ -17,9 +17,10 @@ from types import ModuleType
 from launcher.doctor.job import measure_all_reduce
 from launcher.doctor.judgement import Answer, Verdict, judge
 from launcher.doctor.remote import ask_node
+from launcher.processes_per_node import load_run_config
 from launcher.programs import python_path
 from launcher.schedulers import find_scheduler, has_queue
-from robustbert.config import ConfigError, RunConfig, dump_config, dump_names, load_config, load_names
+from robustbert.config import ConfigError, RunConfig, dump_config, dump_names, load_names
 
 NODE_TIMEOUT_S = 180
 _AT_ONCE = 32
@@ -28,7 +29,7 @@ _AT_ONCE = 32
 def doctor(options: argparse.Namespace) -> int:
     """Check the nodes of a configuration; 0 where all are fit, 1 where not. ConfigError where they cannot be asked."""
     overrides = [f"cluster.scheduler={options.scheduler}"] if options.scheduler else []
-    config = load_config(options.config, [*options.overrides, *overrides])
+    config = load_run_config(options.config, [*options.overrides, *overrides])
     scheduler = find_scheduler(config.cluster.scheduler)
     scheduler.check(config.cluster)
     starter = scheduler.find_starter()

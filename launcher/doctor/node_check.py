@@ -84,7 +84,10 @@ def main(config_file: Path, folder: Path, working_folder: str, megabytes: int, t
         os.chdir(working_folder)  # relative paths of the configuration start in it; a remote shell starts elsewhere
     except OSError as error:
         sys.exit(f"the folder {working_folder} is not seen there ({error.strerror}), where the configuration's relative paths start")
-    print(json.dumps(measure_node(config_file, folder, megabytes)), flush=True)
+    try:
+        print(json.dumps(measure_node(config_file, folder, megabytes)), flush=True)
+    except ValueError as error:  # a GPU that this torch is not built for
+        sys.exit(" ".join(str(error).split()))
 
 
 if __name__ == "__main__":

@@ -6,13 +6,14 @@ import subprocess
 import sys
 from pathlib import Path
 
+from launcher.job_env import ATTEMPT_VARIABLE
 from launcher.processes import JOB_MARK
 from launcher.pulse import ADDRESS_VARIABLE
 from launcher.schedulers.mpich import find_hydra
 from robustbert.config import ConfigError
 
 # Variables that mpirun's daemons give to the processes on other hosts.
-PASSED_ON = (JOB_MARK, ADDRESS_VARIABLE, "PYTHONPATH", "OMP_NUM_THREADS")
+PASSED_ON = (JOB_MARK, ADDRESS_VARIABLE, ATTEMPT_VARIABLE, "PYTHONPATH", "OMP_NUM_THREADS")
 
 
 def mpirun_command(

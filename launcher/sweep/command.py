@@ -11,6 +11,7 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
+from launcher.processes_per_node import check_gpus
 from launcher.programs import Programs, python_path
 from launcher.schedulers import find_scheduler, has_queue
 from launcher.stop_request import StopRequest
@@ -20,7 +21,7 @@ from launcher.sweep.folder import Member, Sweep, read_sweep
 from launcher.sweep.grid import build_grid, created
 from launcher.sweep.pool import Pool, Slot, make_slots, member_command
 from launcher.sweep.progress import Count, build_view, describe_sweep
-from robustbert.config import ClusterConfig, ConfigError, load_section
+from robustbert.config import AUTO, ClusterConfig, ConfigError, load_section
 
 START_TIMEOUT_S = 30.0
 STOPPED = 130
@@ -43,7 +44,7 @@ def sweep(options: argparse.Namespace, programs: Programs) -> int:
         return _run(known, load_section(ClusterConfig, "cluster", known.cluster, [*options.overrides, *scheduler]), options)
     if not options.over:
         raise ConfigError(f"{options.target} is no sweep's folder; of a configuration's file say what to try: --over optim.lr=[1e-4,4e-4]")
-    grid = build_grid(options.target, [*options.overrides, *scheduler], options.over, options.folder, programs)
+    grid = build_grid(options.target, [*options.overrides, *scheduler], options.over, options.folder, programs, options.parallel or 1)
     cluster = load_section(ClusterConfig, "cluster", grid.sweep.cluster)
     if options.dry_run:
         return _run(grid.sweep, cluster, options)
@@ -58,6 +59,9 @@ def _check(cluster: ClusterConfig, options: argparse.Namespace) -> None:
     """ConfigError where the scheduler cannot run the members."""
     scheduler = find_scheduler(cluster.scheduler)
     scheduler.check(cluster)
+    if cluster.processes_per_node == AUTO:
+        raise ConfigError("cluster.processes_per_node: auto is resolved when a sweep is made; its members have their number, leave it out")
+    check_gpus(cluster)
     if cluster.scheduler == "mpi" and cluster.nodes > 1 and (options.parallel or 1) > 1:
         raise ConfigError(f"runs of cluster.nodes={cluster.nodes} hosts go one after the other; leave --parallel out")
 

@@ -10,10 +10,11 @@ from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from launcher.processes_per_node import load_run_config
 from launcher.programs import Programs
 from launcher.submit import check_needs, create_run
 from launcher.sweep.folder import Sweep, make_sweep, write_sweep
-from robustbert.config import ConfigError, RunConfig, config_to_dict, load_config, parse_override
+from robustbert.config import ConfigError, RunConfig, config_to_dict, parse_override
 from robustbert.run_directory import RunDirectory
 
 _OF_THE_SWEEP = ("run.name", "run.dir", "cluster.scheduler")
@@ -27,18 +28,19 @@ class Grid:
     configs: tuple[RunConfig, ...]
 
 
-def build_grid(config_path: str, overrides: list[str], over: list[str], folder: str | None, programs: Programs) -> Grid:
+def build_grid(config_path: str, overrides: list[str], over: list[str], folder: str | None, programs: Programs, at_once: int = 1) -> Grid:
     """Every combination's configuration, checked, and the sweep of them; writes nothing.
 
     over: `section.key=[value, ...]`. A run is called by the configuration's name and its values; it gets what it would get from
-    `launcher submit`, below run.dir. ConfigError where a value is wrong, two names are equal, or the runs' clusters differ.
+    `launcher submit`, below run.dir, beside `at_once - 1` others. ConfigError where a value is wrong, two names are equal, or the runs' clusters differ.
     """
-    base = load_config(config_path, overrides)
+    base = load_run_config(config_path, overrides, at_once)
     axes = [_axis(text) for text in over]
     keys = [key for key, _ in axes]
     if len(set(keys)) < len(keys):
         raise ConfigError(f"--over names a key twice: {', '.join(keys)}; put all its values into one list")
-    configs = tuple(_config(config_path, overrides, dict(zip(keys, values)), base) for values in itertools.product(*(v for _, v in axes)))
+    combinations = [dict(zip(keys, values)) for values in itertools.product(*(v for _, v in axes))]
+    configs = tuple(_config(config_path, overrides, values, base, at_once) for values in combinations)
     names = [config.run.name for config in configs]
     if len(set(names)) < len(names):
         raise ConfigError(f"two runs would be called {next(name for name in names if names.count(name) > 1)}; give different values")
@@ -89,10 +91,10 @@ def _axis(text: str) -> tuple[str, list]:
     return key, values
 
 
-def _config(path: str, overrides: list[str], values: dict, base: RunConfig) -> RunConfig:
+def _config(path: str, overrides: list[str], values: dict, base: RunConfig, at_once: int) -> RunConfig:
     name = "-".join([base.run.name, *(f"{_short(key, list(values))}{_text(value)}" for key, value in values.items())])
     given = [f"{key}={json.dumps(value)}" for key, value in values.items()]  # JSON is YAML
-    return load_config(path, [*overrides, *given, f"run.name={json.dumps(name)}"])
+    return load_run_config(path, [*overrides, *given, f"run.name={json.dumps(name)}"], at_once)
 
 
 def _short(key: str, keys: list[str]) -> str:

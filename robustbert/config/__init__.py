@@ -3,7 +3,7 @@
 This package imports neither torch nor megatron, so that the launcher answers at once.
 """
 
-from robustbert.config.operation import CheckpointConfig, ClusterConfig, FaultToleranceConfig, MonitoringConfig
+from robustbert.config.operation import AUTO, CheckpointConfig, ClusterConfig, FaultToleranceConfig, MonitoringConfig
 from robustbert.config.run_config import RunConfig
 from robustbert.config.sections import (
     FORMATS_WITH_PAIRS,
@@ -30,6 +30,7 @@ from robustbert.config.yaml_file import (
 )
 
 __all__ = [
+    "AUTO",
     "FORMATS_WITH_PAIRS",
     "CheckpointConfig",
     "ClusterConfig",

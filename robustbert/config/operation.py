@@ -4,7 +4,9 @@ import re
 from dataclasses import dataclass
 from typing import Literal
 
-from robustbert.config.sections import require, require_positive
+from robustbert.config.sections import ConfigError, require, require_positive
+
+AUTO = "auto"
 
 
 @dataclass(frozen=True)
@@ -60,12 +62,13 @@ class ClusterConfig:
 
     scheduler: Literal["local", "mpi", "slurm"] = "local"
     nodes: int = 1
-    processes_per_node: int = 1
+    # auto: one a GPU, without GPUs 2; the most up to that for which the batch and the layout divide. A run's config.yaml has the number.
+    processes_per_node: int | Literal["auto"] = 1
     hosts: tuple[str, ...] = ()  # of the scheduler mpi; those beyond `nodes` are spare
     hostfile: str | None = None  # of the scheduler mpi: one host a line, instead of `hosts`
     remote_shell: str = "ssh"  # of the scheduler mpi: called as REMOTE_SHELL HOST COMMAND..., by MPICH with ssh's -x before the host
     exclude: tuple[str, ...] = ()  # nodes that the job must not get; of the schedulers mpi and slurm
-    gpus_per_node: int | None = None  # of the scheduler slurm; a sweep's members on one host share them out
+    gpus_per_node: int | None = None  # of the schedulers slurm and mpi; a sweep's members on one host share them out
     # Of the scheduler slurm:
     spare_nodes: int = 0  # allocated beside `nodes`, to take the place of one that fails
     partition: str | None = None
@@ -76,7 +79,7 @@ class ClusterConfig:
     sbatch_options: tuple[str, ...] = ()  # anything else, such as --constraint=v100
 
     def __post_init__(self):
-        require_positive("cluster", nodes=self.nodes, processes_per_node=self.processes_per_node)
+        require_positive("cluster", nodes=self.nodes, processes_per_node=1 if self.processes_per_node == AUTO else self.processes_per_node)
         for host in self.hosts:
             require(
                 bool(re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]*", host)),
@@ -95,7 +98,9 @@ class ClusterConfig:
 
     @property
     def num_processes(self) -> int:
-        """Processes of the whole job, one a GPU."""
+        """Processes of the whole job, one a GPU; ConfigError where they are not counted yet."""
+        if self.processes_per_node == AUTO:
+            raise ConfigError("cluster.processes_per_node: auto is resolved when a run is submitted; give a number here")
         return self.nodes * self.processes_per_node
 
 

@@ -3,7 +3,7 @@
 from dataclasses import dataclass, field, replace
 from typing import Literal
 
-from robustbert.config.operation import CheckpointConfig, ClusterConfig, FaultToleranceConfig, MonitoringConfig
+from robustbert.config.operation import AUTO, CheckpointConfig, ClusterConfig, FaultToleranceConfig, MonitoringConfig
 from robustbert.config.sections import (
     DataConfig,
     ModelConfig,
@@ -87,7 +87,8 @@ class RunConfig:
             least is None or least <= self.cluster.nodes,
             f"fault_tolerance.min_nodes ({least}) is above cluster.nodes ({self.cluster.nodes})",
         )
-        self.data_parallel_size(self.cluster.num_processes)
+        if self.cluster.processes_per_node != AUTO:
+            self.data_parallel_size(self.cluster.num_processes)
 
     def _check_cuda_graphs(self) -> None:
         reasons = {

@@ -281,6 +281,9 @@ class TrainConfig:
     # A micro-batch as one CUDA graph: for small ones, whose kernels a host cannot start fast enough. Takes memory of its own.
     cuda_graphs: bool = False
     start_from: str | None = None  # a run or a checkpoint, also a converted one, whose weights the run begins with
+    # On CUDA the same bits at every repetition: kernels that add in a fixed order are slower (attention's backward most of all), and an
+    # operator without one ends the run. On the CPU it is so anyway.
+    deterministic: bool = False
 
     def __post_init__(self):
         for key in ("steps", "global_batch_size", "micro_batch_size", "log_interval", "eval_interval", "eval_sequences"):

@@ -186,6 +186,8 @@ def _build_union(kinds, value, where: str):
     if value is None and type(None) in kinds:
         return None
     kinds = [kind for kind in kinds if kind is not type(None)]
+    if any(value in typing.get_args(kind) for kind in kinds if typing.get_origin(kind) is typing.Literal and isinstance(value, str)):
+        return value
     if isinstance(value, Mapping):
         kinds = [kind for kind in kinds if dataclasses.is_dataclass(kind)] or kinds
     return _build(kinds[0], value, where)

@@ -13,7 +13,7 @@ import psutil
 import torch
 
 from robustbert.config import ClusterConfig
-from robustbert.device import PRECISION_DTYPES, Device
+from robustbert.device import PRECISION_DTYPES, Device, check_precision
 from robustbert.job import Job
 
 _ROUNDS = 5
@@ -30,11 +30,12 @@ def find_devices() -> list[Device]:
 
 
 def measure_device(device: Device, precision: str, num_bytes: int) -> dict:
-    """Name, memory and rates of one device."""
+    """Name, memory and rates of one device. DeviceError where it has no such precision."""
     if device.is_cuda:
         torch.cuda.set_device(device.torch_device)
         properties = torch.cuda.get_device_properties(device.torch_device)
         name, memory = properties.name, properties.total_memory
+        check_precision(name, (properties.major, properties.minor), precision)
     else:
         name, memory = platform.processor() or platform.machine(), psutil.virtual_memory().total
     return {

@@ -50,7 +50,7 @@ def finetune(task: Task, request: Request, job: Job, view: Quiet) -> dict:
     folder = None
     if not output.result():
         folder = output.encoder() or encoder_folder(request.model, request.start_from, request.cache, request.tokenizer)
-    device = Device.detect(job)
+    device = Device.detect(job, settings.precision)
     with device.joined(job, _JOIN_TIMEOUT_S):
         replicas = Replicas(job)
         asked = _asked(task, request)

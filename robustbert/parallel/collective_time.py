@@ -69,7 +69,7 @@ class CollectiveTime:
                 self._replace(ProcessGroup, name, _is_on_current_stream)
 
     def stop(self) -> None:
-        """Put everything back."""
+        """Put everything back, as the class itself had it: what getattr gives would not be bound to an object any more."""
         for (owner, name), original in self._replaced.items():
             setattr(owner, name, original)
         self._replaced = {}
@@ -83,9 +83,9 @@ class CollectiveTime:
             self.stop()
 
     def _replace(self, owner: type, name: str, is_timed) -> None:
-        original = getattr(owner, name, None)
-        if original is None:  # of another version of torch
+        if name not in vars(owner):  # of another version of torch
             return
+        original = getattr(owner, name)
         clock, waits = self.clock, self.waits
 
         @functools.wraps(original)
@@ -98,7 +98,7 @@ class CollectiveTime:
             finally:
                 waits.append((start, clock.mark()))
 
-        self._replaced[owner, name] = original
+        self._replaced[owner, name] = vars(owner)[name]
         setattr(owner, name, timed)
 
 

@@ -106,6 +106,7 @@ class Metrics:
         memory = {"host": self._process.memory_info().rss}
         if self._mesh.device.is_cuda:
             memory |= {"device": torch.cuda.memory_allocated(), "device_peak": torch.cuda.max_memory_allocated()}
+            torch.cuda.reset_peak_memory_stats()  # a peak is that of the steps since the last report
         return {
             "time": round(time.time(), 3),
             "step": step,

@@ -9,7 +9,7 @@ from robustbert.config import ConfigError, RunConfig
 from robustbert.data.batches import build_train_batches, build_valid_batches
 from robustbert.data.prepare import PreparedData, prepared_data, unigram_perplexity
 from robustbert.data.tokenizer import Tokenizer, load_tokenizer
-from robustbert.device import Device
+from robustbert.device import Device, repeatable
 from robustbert.job import Job
 from robustbert.model.build import build_model
 from robustbert.optim.build import build_optimizer
@@ -44,11 +44,12 @@ def pretrain(config: RunConfig, job: Job, run: RunDirectory) -> str:
     prepared = prepared_data(config.data, run.data)
     tokenizer = load_tokenizer(prepared.tokenizer_dir)
     config = with_tokenizer(config, tokenizer)
-    device = Device.detect(job)
+    device = Device.detect(job, config.precision)
     limits = config.fault_tolerance
     timeout_s = max(limits.hang_timeout_s, limits.startup_timeout_s) + _COLLECTIVES_WAIT_LONGER_S
     progress.mark("meeting the other processes")
     with (
+        repeatable(config.train.deterministic),
         device.joined(job, timeout_s) as store,
         open_mesh(device, config.parallel, timeout_s) as mesh,
         Metrics(run, config, mesh, progress).closing() as metrics,

@@ -12,7 +12,7 @@ TIMEOUT_S = 5
     ("action", "point", "words"),
     [
         ("stop", "before step", "gives no sign of life"),
-        ("spin", "after backward", "did not arrive where the others wait"),
+        ("spin", "after backward", "did not start all_reduce number"),
     ],
 )
 def test_a_hung_process_is_found_and_named(action, point, words, lab, undisturbed):

@@ -48,7 +48,7 @@ class LauncherFolder:
         process = subprocess.Popen(
             [sys.executable, str(HERE / "fake_launcher.py"), *arguments],
             cwd=self.folder,
-            env=os.environ | {"PYTHONPATH": f"{HERE.parent.parent}{os.pathsep}{HERE}"} | environment,
+            env=os.environ | {"PYTHONPATH": f"{HERE.parent.parent}{os.pathsep}{HERE}", "CUDA_VISIBLE_DEVICES": ""} | environment,
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,

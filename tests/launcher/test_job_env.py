@@ -2,7 +2,7 @@
 
 import pytest
 
-from launcher.job_env import RankEnv, find_master, find_rank, rank_environment
+from launcher.job_env import ATTEMPT_VARIABLE, RankEnv, count_gpus, find_attempt, find_master, find_rank, rank_environment
 
 OPEN_MPI = {"OMPI_COMM_WORLD_RANK": "3", "OMPI_COMM_WORLD_SIZE": "8", "OMPI_COMM_WORLD_LOCAL_RANK": "1"}
 HYDRA = {"PMI_RANK": "3", "PMI_SIZE": "8", "MPI_LOCALRANKID": "1"}
@@ -60,7 +60,58 @@ def test_variables_of_a_surrounding_job_are_dropped_and_settings_kept():
     kept = rank_environment(settings | around, 1, 1, "/p")
     assert settings.items() <= kept.items()
     assert find_rank(kept).starter is None and find_master(kept) is None
-    assert set(kept) == {*settings, "OMP_NUM_THREADS", "PYTHONPATH"}
+    own = {"PYTORCH_ALLOC_CONF", "TORCH_FR_BUFFER_SIZE", "TORCH_NCCL_TRACE_BUFFER_SIZE", ATTEMPT_VARIABLE}
+    assert set(kept) == {*settings, "OMP_NUM_THREADS", "PYTHONPATH", *own}
+
+
+def test_torchs_settings_are_the_users_where_there_are_any():
+    made = rank_environment({}, 1, 1, "/p")
+    assert made["PYTORCH_ALLOC_CONF"] == "expandable_segments:True" and made["TORCH_FR_BUFFER_SIZE"] == "2000"
+    for name in ("PYTORCH_ALLOC_CONF", "PYTORCH_CUDA_ALLOC_CONF"):
+        kept = rank_environment({name: "max_split_size_mb:64"}, 1, 1, "/p")
+        assert [kept.get(key) for key in ("PYTORCH_ALLOC_CONF", "PYTORCH_CUDA_ALLOC_CONF")].count("max_split_size_mb:64") == 1
+        assert "expandable_segments:True" not in kept.values()
+    kept = rank_environment({"TORCH_NCCL_TRACE_BUFFER_SIZE": "0"}, 1, 1, "/p")
+    assert kept["TORCH_NCCL_TRACE_BUFFER_SIZE"] == "0" and "TORCH_FR_BUFFER_SIZE" not in kept
+
+
+def test_the_attempt_is_told():
+    assert find_attempt(rank_environment({ATTEMPT_VARIABLE: "7"}, 1, 1, "/p", attempt=2)) == 2
+    assert find_attempt({}) == 1
+
+
+@pytest.fixture
+def gpus(tmp_path, monkeypatch):
+    """A folder of devices with 3 GPUs, and a torch that knows CUDA."""
+    monkeypatch.setattr("launcher.job_env._torch_version", lambda: "2.11.0+cu130")
+    for name in ("nvidia0", "nvidia1", "nvidia2", "nvidiactl", "nvidia-uvm", "nvidia-modeset"):
+        (tmp_path / name).touch()
+    return tmp_path
+
+
+@pytest.mark.parametrize(
+    ("visible", "number"),
+    [
+        (None, 3), ("0,1", 2), ("2", 1), ("", 0), ("-1", 0), ("0,-1,1", 1), ("1,7", 1), ("0, 2", 2), ("1,1", 0),
+        ("GPU-1a2b,GPU-3c4d", 2), ("MIG-1a2b", 1), ("NoDevFiles", 0),
+    ],
+)
+def test_gpus_are_counted_as_cuda_does(gpus, visible, number):
+    assert count_gpus({} if visible is None else {"CUDA_VISIBLE_DEVICES": visible}, gpus, list_gpus=lambda: "") == number
+
+
+def test_gpus_without_a_device_file_are_listed_by_nvidia_smi(gpus, tmp_path):
+    listed = "GPU 0: NVIDIA RTX A (UUID: GPU-1)\nGPU 1: NVIDIA RTX A (UUID: GPU-2)\n  MIG 1g.5gb Device 0: (UUID: MIG-3)\n"
+    empty = tmp_path / "empty"
+    empty.mkdir()
+    assert count_gpus({}, empty, list_gpus=lambda: listed) == 2
+    assert count_gpus({"CUDA_VISIBLE_DEVICES": "1"}, empty, list_gpus=lambda: listed) == 1
+    assert count_gpus({"CUDA_VISIBLE_DEVICES": "0"}, empty, list_gpus=lambda: "") == 0, "a variable makes no GPU"
+
+
+def test_a_torch_without_cuda_sees_no_gpu(gpus, monkeypatch):
+    monkeypatch.setattr("launcher.job_env._torch_version", lambda: "2.11.0+cpu")
+    assert count_gpus({}, gpus, list_gpus=lambda: "") == 0
 
 
 def test_the_supervisors_address_leads_out_of_its_machine(monkeypatch):

@@ -5,9 +5,13 @@ import statistics
 import time
 
 import pytest
+import torch
+import torch.distributed as dist
 from torch.distributed.distributed_c10d import ProcessGroup, Work
 
 from robustbert.config import load_config
+from robustbert.device import Device
+from robustbert.job import Job
 from robustbert.parallel.collective_time import _ON_STREAM, CollectiveTime
 from robustbert.progress import Progress
 from robustbert.run_directory import RunDirectory
@@ -133,14 +137,30 @@ def test_what_takes_place_between_steps_is_not_theirs(timed):
 def test_nothing_stays_replaced_whatever_happens():
     names = [name for name in _ON_STREAM if hasattr(ProcessGroup, name)]
     assert {"allreduce", "broadcast", "barrier"} < set(names)
-    before = [Work.wait, *(getattr(ProcessGroup, name) for name in names)]
+    before = [vars(Work)["wait"], *(vars(ProcessGroup)[name] for name in names)]
     for is_cuda in (False, True):
         collectives = CollectiveTime(False)
         collectives._is_cuda = is_cuda
         with pytest.raises(RuntimeError, match="on demand"), collectives.closing():
             collectives.start()
             collectives.start()
-            assert Work.wait is not before[0]
-            assert (ProcessGroup.allreduce is not before[1 + names.index("allreduce")]) == is_cuda
+            assert vars(Work)["wait"] is not before[0]
+            assert (vars(ProcessGroup)["allreduce"] is not before[1 + names.index("allreduce")]) == is_cuda
             raise RuntimeError("on demand")
-        assert [Work.wait, *(getattr(ProcessGroup, name) for name in names)] == before
+        assert all(a is b for a, b in zip([vars(Work)["wait"], *(vars(ProcessGroup)[name] for name in names)], before))
+
+
+def test_collectives_work_while_they_are_timed_as_on_a_gpu_and_afterwards():
+    collectives = CollectiveTime(False)
+    collectives._is_cuda = True
+    device = Device.detect(Job())
+    with device.joined(Job(), 60), collectives.closing():
+        for _ in range(2):
+            collectives.start()
+            dist.all_reduce(torch.ones(2))
+            assert collectives.waits
+            collectives.waits.clear()
+            collectives.stop()
+            dist.all_reduce(torch.ones(2))
+            dist.barrier()
+            assert not collectives.waits
