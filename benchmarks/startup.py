@@ -20,9 +20,8 @@ from torch.distributed import TCPStore
 
 from launcher.heartbeats import Heartbeats
 from robustbert.config import ParallelConfig
-from robustbert.device import Device
-from robustbert.job import Job
 from robustbert.parallel.mesh import open_mesh
+from robustbert.plan.simulated_device import SimulatedDevice
 from robustbert.plan.simulation import fake_job
 from robustbert.run_directory import RunDirectory
 
@@ -30,7 +29,7 @@ from robustbert.run_directory import RunDirectory
 def groups_s(num_ranks: int) -> float:
     """Seconds until rank 0 of a job of tensor 8 x pipeline 4 has made all its groups."""
     started = time.perf_counter()
-    with fake_job(0, num_ranks), open_mesh(Device.detect(Job()), ParallelConfig(tensor=8, pipeline=4)):
+    with fake_job(0, num_ranks), open_mesh(SimulatedDevice.of("cpu"), ParallelConfig(tensor=8, pipeline=4)):
         return time.perf_counter() - started
 
 

@@ -97,7 +97,7 @@ def _add_plan(verb: Callable) -> None:
         "--hardware",
         default="v100_dgx1",
         metavar="NAME",
-        help="v100_dgx1 (default), a100, h100, cpu_2_cores, or a YAML file of their keys",
+        help="v100_dgx1 (default), a100, h100, h200, cpu_2_cores, or a YAML file of their keys",
     )
     plan.add_argument(
         "--node-days", type=float, metavar="N", help="days of a node between its failures (default: 264, of a published run)"

@@ -2,7 +2,7 @@
 
 megatron-core asks for CUDA by name in many places. On a machine without it, these requests are answered with
 the CPU's own tensors and random state, so that development and tests run the code of production. On CUDA none
-of this is active.
+of this is active, but for simulations (robustbert/plan), which leave the GPU alone.
 """
 
 import logging
@@ -14,12 +14,16 @@ _CPU = torch.device("cpu")
 
 
 class CudaMeansCpu(TorchFunctionMode):
-    """While it is active, a request for a CUDA tensor gives a CPU tensor. Enter it once, at start-up."""
+    """While it is active, a request for a CUDA tensor gives a CPU tensor. Enter it once, at start-up.
 
-    def __init__(self):
-        if torch.cuda.is_available():
+    is_simulation: nothing is computed meanwhile, so the machine may have CUDA, which is hidden.
+    """
+
+    def __init__(self, is_simulation: bool = False):
+        if torch.cuda.is_available() and not is_simulation:
             raise RuntimeError("CUDA is in use here: megatron-core runs as it was published, without this module")
         super().__init__()
+        self._is_simulation = is_simulation
         self._replaced = []
 
     def __torch_function__(self, function, kinds, args=(), kwargs=None):
@@ -39,6 +43,8 @@ class CudaMeansCpu(TorchFunctionMode):
         import megatron.core.tensor_parallel.random as megatron_random
 
         get_state, set_state = torch.get_rng_state, torch.set_rng_state
+        if self._is_simulation:
+            self._replace(torch.cuda, "is_available", lambda: False)
         self._replace(torch.cuda, "current_device", lambda: _CPU)
         self._replace(torch.cuda, "synchronize", lambda device=None: None)
         self._replace(torch.cuda, "empty_cache", lambda: None)

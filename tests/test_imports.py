@@ -25,7 +25,7 @@ MAY_IMPORT = {
     "testing": FOUNDATION,
     "hardware": {"config"},
     "throughput": {"config", "hardware"},
-    "plan": FOUNDATION | {"device", "parallel", "model", "data", "optim", "hardware", "throughput"},
+    "plan": FOUNDATION | {"device", "cpu_megatron", "parallel", "model", "data", "optim", "hardware", "throughput"},
     "diagnosis": FOUNDATION | {"device"},
     "inspection": {"config", "checkpoint", "data"},
     "finetune": FOUNDATION | {"device", "data", "optim", "convert"},

@@ -14,15 +14,22 @@ from robustbert.hardware import HardwareProfile
 from robustbert.plan.simulation import Position, StepRecord
 from robustbert.plan.trace import Collective, Work
 
-# A process' bytes on the wire for a message of one byte, among n processes.
+# Bytes on the wire of the process that has most of them, for a message of one byte, among n processes.
 _WIRE = {
     "all_reduce": lambda n: 2 * (n - 1) / n,
     "all_gather": lambda n: (n - 1) / n,
     "reduce_scatter": lambda n: (n - 1) / n,
+    "all_to_all": lambda n: (n - 1) / n,
     "broadcast": lambda n: 1.0,
+    "reduce": lambda n: 1.0,
+    "gather": lambda n: (n - 1) / n,  # into the root
+    "scatter": lambda n: (n - 1) / n,  # out of it
     "send": lambda n: 1.0,
     "receive": lambda n: 0.0,
+    "barrier": lambda n: 0.0,
 }
+_REDUCTIONS, _GATHERINGS = ("all_reduce", "reduce_scatter"), ("all_gather",)
+
 # Bytes moved for an owned parameter. Adam, one kernel: gradient, weight and two moments read, weight and moments written.
 # LAMB, a kernel an operation: the moments 32, the denominator 24, the update 32, two norms 8, the trust ratio and the weight 20.
 _UPDATE_BYTES = {"adam": 28, "lamb": 116}
@@ -164,9 +171,9 @@ def step_parts(record: StepRecord, config: RunConfig, num_processes: int, hardwa
         tensor_s=seconds("tensor"),
         send_s=seconds("pipeline"),
         flops=record.micro_batches.flops / record.num_micro_batches,
-        reduction_s=seconds("data", kinds=("all_reduce", "reduce_scatter")),
-        gathering_s=seconds("data", kinds=("all_gather",)),
-        embedding_s=seconds("embedding", "job"),
+        reduction_s=seconds("data", kinds=_REDUCTIONS),
+        gathering_s=seconds("data", kinds=_GATHERINGS),
+        embedding_s=seconds("embedding", "job") + seconds("data", kinds=tuple(set(_WIRE) - {*_REDUCTIONS, *_GATHERINGS})),
         optimizer_s=once + owned * _UPDATE_BYTES[config.optim.name] / hardware.memory_bytes_per_s,
         kept_bytes=record.position.total_bytes,
         activation_bytes=record.activation_bytes,

@@ -1,6 +1,6 @@
 """Any process of a job of any size, built in this process by the real code: fake process groups, tensors without storage.
 
-torch's fake process group answers for the ranks that are not there; under FakeTensorMode parameters, buffers and optimizer
+torch's fake process group answers for the ranks that are not there; on a SimulatedDevice parameters, buffers and optimizer
 state have shapes and types but no memory. A layout that cannot be built fails here as it would on the cluster.
 """
 
@@ -10,18 +10,16 @@ from dataclasses import dataclass
 
 import torch
 import torch.distributed as dist
-from torch.overrides import TorchFunctionMode
 
 from robustbert.config import RunConfig
 from robustbert.data.batches import Batch
-from robustbert.device import Device
-from robustbert.job import Job
 from robustbert.model.build import build_model
 from robustbert.optim.build import build_optimizer
 from robustbert.parallel.data_parallel import build_data_parallel
 from robustbert.parallel.mesh import Mesh, open_mesh
 from robustbert.parallel.pipeline import run_micro_batches
 from robustbert.parallel.random import seed_dropout
+from robustbert.plan.simulated_device import SimulatedDevice
 from robustbert.plan.trace import StepTrace, Work
 
 
@@ -54,12 +52,20 @@ def simulate_positions(config: RunConfig, num_processes: int) -> Iterator[Positi
 
 def simulate(config: RunConfig, num_processes: int, rank: int) -> Position:
     """Build what process `rank` of `num_processes` would build: its stage, gradient buffers, optimizer."""
-    from torch._subclasses.fake_tensor import FakeTensorMode
+    with simulated_process(config, num_processes, rank) as (mesh, model, optimizer):
+        return measure(model, optimizer, mesh)
 
-    with fake_job(rank, num_processes), open_mesh(Device.detect(Job()), config.parallel) as mesh:
-        with FakeTensorMode(allow_non_fake_inputs=True):
-            model, optimizer = _build(config, mesh)
-            return measure(model, optimizer, mesh)
+
+@contextlib.contextmanager
+def simulated_process(config: RunConfig, num_processes: int, rank: int, device: SimulatedDevice | None = None):
+    """(mesh, model, optimizer) of process `rank` of `num_processes`, by default on a GPU; nothing has memory."""
+    device = device or SimulatedDevice.of("cuda")
+    with fake_job(rank, num_processes), open_mesh(device, config.parallel) as mesh, device.without_memory():
+        # Made-up micro-batches are equally wide, so that stages need not tell each other sizes, which no one would answer.
+        model = build_model(config.model, config.parallel, mesh, config.precision, variable_lengths=False)
+        model = build_data_parallel(model, config.parallel, mesh)
+        optimizer = build_optimizer(config.optim, config.parallel, model, mesh, config.precision, config.train.steps)
+        yield mesh, model, optimizer
 
 
 @dataclass(frozen=True)
@@ -82,18 +88,12 @@ def first_rank_of_stage(config: RunConfig, num_processes: int, stage: int) -> in
 def simulate_step(config: RunConfig, num_processes: int, rank: int, kernels: str = "cuda") -> StepRecord:
     """Let process `rank` of `num_processes` train for a step, without memory and without the others.
 
-    kernels: whose habits are assumed ("cuda": dropout keeps a byte an element, attention keeps no scores; "cpu").
-    As many micro-batches run as fill the pipeline; the data is made up, every sample at its full length.
+    kernels: whose operators run, "cuda" or "cpu". As many micro-batches run as fill the pipeline; the data is made up, every
+    sample at its full length.
     """
-    from torch._subclasses.fake_tensor import FakeTensorMode
-
-    with fake_job(rank, num_processes), open_mesh(Device.detect(Job()), config.parallel) as mesh:
-        with FakeTensorMode(allow_non_fake_inputs=True):
-            model, optimizer = _build(config, mesh)
-            position = measure(model, optimizer, mesh)
-            habits = _CudaKernels() if kernels == "cuda" else contextlib.nullcontext()
-            with habits:
-                return trace_step(config, mesh, model, position, min(config.num_micro_batches(num_processes), mesh.pp_size + 1))
+    with simulated_process(config, num_processes, rank, SimulatedDevice.of(kernels)) as (mesh, model, optimizer):
+        position = measure(model, optimizer, mesh)
+        return trace_step(config, mesh, model, position, min(config.num_micro_batches(num_processes), mesh.pp_size + 1))
 
 
 def trace_step(config: RunConfig, mesh: Mesh, model, position: Position, num_micro_batches: int) -> StepRecord:
@@ -117,7 +117,8 @@ def trace_step(config: RunConfig, mesh: Mesh, model, position: Position, num_mic
                 mesh,
                 before_micro_batch=lambda number: seed_dropout(config.run.seed, 0, number, mesh),
             )
-            model.start_param_sync(force_sync=True)  # with the distributed optimizer: the updated weights
+            if config.parallel.distributed_optimizer:
+                model.start_param_sync(force_sync=True)  # the updated weights
     finally:
         model.config.finalize_model_grads_func = finalize
     axes = _axes(mesh)
@@ -184,27 +185,6 @@ def fake_job(rank: int, num_processes: int):
     finally:
         dist.all_gather_object = original
         dist.destroy_process_group()
-
-
-def _build(config: RunConfig, mesh: Mesh):
-    model = build_model(
-        config.model, config.parallel, mesh, config.precision, variable_lengths=config.data.has_variable_lengths
-    )
-    model = build_data_parallel(model, config.parallel, mesh)
-    return model, build_optimizer(config.optim, config.parallel, model, mesh, config.precision, config.train.steps)
-
-
-class _CudaKernels(TorchFunctionMode):
-    """Dropout and attention as CUDA's kernels do them: the first keeps a byte an element, the second no scores."""
-
-    def __torch_function__(self, function, kinds, args=(), kwargs=None):
-        kwargs = kwargs or {}
-        if function is torch.nn.functional.dropout:
-            share = kwargs["p"] if "p" in kwargs else args[1]
-            return torch.native_dropout(args[0], share, True)[0]
-        if function is torch.nn.functional.scaled_dot_product_attention:
-            kwargs = kwargs | {"dropout_p": 0.0}  # the kernel draws its dropout anew in the backward pass
-        return function(*args, **kwargs)
 
 
 def _axes(mesh: Mesh) -> dict[tuple[int, ...], str]:

@@ -15,6 +15,7 @@ from robustbert.plan.reliability import estimate_reliability
 from robustbert.plan.search import search_layouts, with_candidate
 from robustbert.plan.simulation import simulate_step
 from robustbert.plan.trace import Collective, Work
+from robustbert.throughput import peak_flops
 
 ROOT = Path(__file__).resolve().parents[2]
 SMALL = (
@@ -36,13 +37,36 @@ def plan(*words):
 
 
 def test_every_profile_is_whole():
-    assert {"v100_dgx1", "a100", "h100", "cpu_2_cores"} <= set(profile_names())
+    assert {"v100_dgx1", "a100", "h100", "h200", "cpu_2_cores"} <= set(profile_names())
     for name in profile_names():
         profile = load_profile(name)
         assert profile.fits(0) and not profile.fits(profile.memory_bytes)
         assert all(profile.matmul_flops.of(p) <= profile.peak_flops.of(p) for p in ("fp16", "bf16", "fp32"))
     with pytest.raises(ConfigError, match="there are a100"):
         load_profile("v1000")
+
+
+@pytest.mark.parametrize(
+    ("cuda_name", "profile"),
+    [
+        ("Tesla V100-SXM2-32GB", "v100_dgx1"),
+        ("NVIDIA A100-SXM4-80GB", "a100"),
+        ("NVIDIA H100 80GB HBM3", "h100"),
+        ("NVIDIA H200", "h200"),
+    ],
+)
+def test_a_gpus_peak_is_found_by_the_name_that_cuda_gives_it(cuda_name, profile):
+    for precision in ("fp16", "bf16", "fp32"):
+        assert peak_flops(cuda_name, precision) == load_profile(profile).peak_flops.of(precision)
+    devices = {name: load_profile(name).device for name in profile_names()}
+    assert [name for name, device in devices.items() if device and device in cuda_name] == [profile]
+    assert peak_flops("cpu", "fp32") is None
+
+
+def test_an_h200_is_an_h100_with_more_and_faster_memory():
+    h100, h200 = load_profile("h100"), load_profile("h200")
+    assert h200.peak_flops == h100.peak_flops
+    assert h200.memory_bytes > 1.7 * h100.memory_bytes and h200.memory_bytes_per_s > 1.4 * h100.memory_bytes_per_s
 
 
 def test_a_ring_takes_its_bytes_over_the_narrowest_link():
