@@ -4,13 +4,14 @@ import ast
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
-FOUNDATION = {"config", "run_directory", "job", "progress", "json_lines", "durations", "slices"}
+FOUNDATION = {"config", "run_directory", "job", "progress", "json_lines", "durations", "slices", "pinned_copies"}
 MAY_IMPORT = {
     "config": set(),
     "run_directory": {"json_lines"},
     "json_lines": set(),
     "durations": set(),
     "slices": set(),
+    "pinned_copies": set(),
     "job": {"progress"},
     "progress": set(),
     "goodput": set(),
@@ -28,7 +29,7 @@ MAY_IMPORT = {
     "plan": FOUNDATION | {"device", "cpu_megatron", "parallel", "model", "data", "optim", "hardware", "throughput"},
     "diagnosis": FOUNDATION | {"device"},
     "inspection": {"config", "checkpoint", "data"},
-    "finetune": FOUNDATION | {"device", "data", "optim", "convert"},
+    "finetune": FOUNDATION | {"device", "model", "data", "optim", "convert"},
     "train": FOUNDATION | {"device", "parallel", "model", "data", "optim", "checkpoint", "convert", "throughput"},
 }
 MEGATRON_IS_FOR = {"parallel", "model", "optim", "checkpoint", "cpu_megatron", "testing"}

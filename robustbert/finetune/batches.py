@@ -6,12 +6,18 @@ from collections.abc import Sequence
 import numpy as np
 import torch
 
-from robustbert.finetune.task import Batch, Item
+from robustbert.finetune.task import Batch, Item, Task
 
 
 def num_steps_per_epoch(num_items: int, batch_size: int) -> int:
     """Steps an epoch; the last one takes what is left."""
     return -(-num_items // batch_size)
+
+
+def num_items_of_step(num_items: int, step: int, batch_size: int) -> int:
+    """Items of a step: the batch, or what an epoch's last step has left."""
+    number = step % num_steps_per_epoch(num_items, batch_size)
+    return min(batch_size, num_items - number * batch_size)
 
 
 def step_micro_batches(
@@ -31,7 +37,7 @@ def step_micro_batches(
     return [[items[i] for i in part] for part in folded]
 
 
-@functools.lru_cache(maxsize=1)
+@functools.lru_cache(maxsize=2)
 def _epoch_order(num_items: int, seed: int, epoch: int) -> np.ndarray:
     return np.random.default_rng((seed, epoch)).permutation(num_items)
 
@@ -42,8 +48,8 @@ def length_sorted_batches(items: Sequence[Item], batch_size: int) -> list[list[i
     return [order[i : i + batch_size] for i in range(0, len(order), batch_size)]
 
 
-def collate(items: Sequence[Item], pad_id: int, device: torch.device) -> Batch:
-    """Pad the sequences of the items to their longest."""
+def collate(task: Task, items: Sequence[Item], pad_id: int, training: bool = False) -> Batch:
+    """The items as a batch on the host: their sequences padded on the right to the longest. training: with targets."""
     sequences = [sequence for item in items for sequence in item.sequences]
     longest = max(map(len, sequences))
     ids_RS = np.full((len(sequences), longest), pad_id, np.int64)
@@ -57,4 +63,8 @@ def collate(items: Sequence[Item], pad_id: int, device: torch.device) -> Batch:
     inputs = {"input_ids": ids_RS, "attention_mask": mask_RS}
     if sequences[0].types is not None:
         inputs["token_type_ids"] = types_RS
-    return Batch(items, {name: torch.from_numpy(array).to(device, non_blocking=True) for name, array in inputs.items()})
+    return Batch(items, _tensors(inputs), _tensors(task.arrays(items, training)))
+
+
+def _tensors(arrays: dict[str, np.ndarray]) -> dict[str, torch.Tensor]:
+    return {name: torch.from_numpy(array) for name, array in arrays.items()}

@@ -10,7 +10,7 @@ import numpy as np
 from robustbert.device import Device
 from robustbert.finetune.evaluate import load_outputs, model_outputs, outputs_file, save_outputs
 from robustbert.finetune.folders import read_split, task_folder
-from robustbert.finetune.models import num_positions, read_tokenizer
+from robustbert.finetune.models import num_positions, place, read_tokenizer
 from robustbert.finetune.output import OutputFolder
 from robustbert.finetune.progress import Lines, Quiet
 from robustbert.finetune.replicas import Replicas
@@ -64,7 +64,7 @@ class Ensemble:
     def _outputs(self, member: OutputFolder, split: str, examples: list) -> tuple[list, list[np.ndarray]]:
         tokenizer = read_tokenizer(member.model)
         settings = Settings(**member.result()["settings"])
-        model = self.task.load_model(member.model).to(self._device.torch_device)
+        model = place(self.task.load_model(member.model), self._device.torch_device)
         items = self.task.items(examples, tokenizer, min(settings.max_length, num_positions(model)), False)
         file = member.model / outputs_file(split)
         known = load_outputs(file, items)

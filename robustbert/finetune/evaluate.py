@@ -1,5 +1,6 @@
 """What a model says of a split: outputs of all items, collected from all processes, and kept in a file."""
 
+import itertools
 import zipfile
 from collections.abc import Sequence
 from pathlib import Path
@@ -13,6 +14,7 @@ from robustbert.finetune.batches import collate, length_sorted_batches
 from robustbert.finetune.replicas import Replicas
 from robustbert.finetune.settings import FinetuneError
 from robustbert.finetune.task import Item, Task
+from robustbert.finetune.transfer import Outputs, on_device
 
 BATCH_SIZE = 32
 
@@ -22,22 +24,29 @@ def autocast(device: Device, precision: str):
     return torch.autocast(device.torch_device.type, PRECISION_DTYPES[precision], enabled=precision != "fp32")
 
 
+def one_cast(device: Device):
+    """Inside, every autocast() takes the weights that the first one has cast; they must not change in between."""
+    return torch.autocast(device.torch_device.type, enabled=False)
+
+
 def model_outputs(
     task: Task, model: torch.nn.Module, items: Sequence[Item], pad_id: int, precision: str, device: Device, replicas: Replicas
 ) -> list[np.ndarray]:
     """task.outputs() of all items, in their order, on every process. A batch is the same whoever computes it."""
     was_training = model.training
     model.eval()
-    mine = {}
-    batches = length_sorted_batches(items, BATCH_SIZE)
-    with torch.inference_mode():
-        for places in batches[replicas.rank :: replicas.world_size]:
-            batch = collate([items[place] for place in places], pad_id, device.torch_device)
-            with autocast(device, precision):
-                outputs = task.outputs(model, batch)
-            mine |= {place: output.float().cpu().numpy() for place, output in zip(places, outputs)}
+    my_places = length_sorted_batches(items, BATCH_SIZE)[replicas.rank :: replicas.world_size]
+    batches = (collate(task, [items[place] for place in places], pad_id) for places in my_places)
+    mine, ahead = [], None
+    with torch.inference_mode(), autocast(device, precision):
+        for batch in on_device(batches, device.torch_device):
+            outputs = Outputs(task.outputs(model, batch))
+            if ahead is not None:  # the device has the next batch to compute before the host waits for this one's outputs
+                mine += ahead.arrays()
+            ahead = outputs
+        mine += ahead.arrays() if ahead is not None else []
     model.train(was_training)
-    everyone = replicas.gather(mine)
+    everyone = replicas.gather(dict(zip(itertools.chain(*my_places), mine, strict=True)))
     return [everyone[place] for place in range(len(items))]
 
 

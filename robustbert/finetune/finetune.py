@@ -9,7 +9,7 @@ import numpy as np
 from robustbert.device import Device
 from robustbert.finetune.evaluate import model_outputs, outputs_file, save_outputs
 from robustbert.finetune.folders import encoder_folder, read_split, task_folder
-from robustbert.finetune.models import num_positions, read_tokenizer
+from robustbert.finetune.models import num_positions, place, read_tokenizer
 from robustbert.finetune.output import OutputFolder
 from robustbert.finetune.progress import Quiet
 from robustbert.finetune.replicas import Replicas
@@ -59,7 +59,7 @@ def finetune(task: Task, request: Request, job: Job, view: Quiet) -> dict:
             return finished
         examples = _read(task, request)
         source = ModelSource(folder, settings.seed, settings.dropout, settings.attention_dropout, settings.untrained)
-        tokenizer, model = read_tokenizer(folder), task.build_model(source).to(device.torch_device)
+        tokenizer, model = read_tokenizer(folder), place(task.build_model(source), device.torch_device)
         max_length = min(settings.max_length, num_positions(model))
         items = {split: task.items(part, tokenizer, max_length, split == "train") for split, part in examples.items()}
         if not items["train"]:

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import torch
 
+from robustbert.finetune.attention import attend_in_segments
 from robustbert.finetune.settings import FinetuneError
 from robustbert.finetune.task import ModelSource
 
@@ -54,6 +55,13 @@ def load_finetuned(folder: Path, model_class) -> torch.nn.Module:
     """The model that save_pretrained wrote."""
     with _reading(folder):
         return _from_pretrained(folder, model_class)
+
+
+def place(model: torch.nn.Module, device: torch.device) -> torch.nn.Module:
+    """The model on the device, where a GPU has kernels for its attention."""
+    if device.type == "cuda":
+        attend_in_segments(model)
+    return model.to(device)
 
 
 def read_config(source: ModelSource, **changes):

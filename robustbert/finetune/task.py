@@ -9,7 +9,7 @@ I items of a batch, R sequences of all its items (in order), S tokens of the lon
 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -36,7 +36,7 @@ class Item:
 
     example: int  # its index in the list that read() gave
     sequences: tuple[Encoded, ...]
-    target: Any = None  # what losses() needs; None without a label
+    target: Any = None  # what losses() needs, most often by arrays(); None without a label
     detail: Any = None  # what the task needs again in predictions(), such as character offsets
 
     @property
@@ -47,19 +47,16 @@ class Item:
 
 @dataclass(frozen=True)
 class Batch:
-    """Items with their sequences padded and on the device."""
+    """Items with their sequences padded, and Task.arrays() of them; on the host, then on the device."""
 
     items: Sequence[Item]
     inputs: dict[str, torch.Tensor]  # input_ids, attention_mask and, where the model has them, token_type_ids: int64 (R, S)
+    arrays: dict[str, torch.Tensor] = field(default_factory=dict)
 
     @property
     def num_sequences(self) -> list[int]:
         """How many of the R rows belong to each item."""
         return [len(item.sequences) for item in self.items]
-
-    def tensor(self, values, dtype: torch.dtype | None = None) -> torch.Tensor:
-        """Values (targets, most often) as a tensor beside the inputs."""
-        return torch.tensor(values, dtype=dtype, device=self.inputs["input_ids"].device)
 
 
 class Task(ABC):
@@ -91,6 +88,13 @@ class Task(ABC):
     @abstractmethod
     def load_model(self, folder: Path) -> torch.nn.Module:
         """The finetuned model that save_pretrained wrote into `folder`."""
+
+    def arrays(self, items: Sequence[Item], training: bool) -> dict[str, np.ndarray]:
+        """What losses() (training) or outputs() need on the device beside the sequences, by name: Batch.arrays holds it.
+
+        All of it travels with the sequences; a tensor made of Python's numbers would have the host wait for the device.
+        """
+        return {}
 
     @abstractmethod
     def losses(self, model: torch.nn.Module, batch: Batch) -> torch.Tensor:

@@ -2,17 +2,19 @@
 
 import math
 import time
+from collections.abc import Iterator
 
 import numpy as np
 import torch
 
 from robustbert.config import OptimConfig
 from robustbert.device import Device
-from robustbert.finetune.batches import collate, num_steps_per_epoch, step_micro_batches
-from robustbert.finetune.evaluate import autocast
+from robustbert.finetune.batches import collate, num_items_of_step, num_steps_per_epoch, step_micro_batches
+from robustbert.finetune.evaluate import autocast, one_cast
 from robustbert.finetune.replicas import Replicas, TreeSum
 from robustbert.finetune.settings import FinetuneError, Settings
-from robustbert.finetune.task import Item, Task
+from robustbert.finetune.task import Batch, Item, Task
+from robustbert.finetune.transfer import on_device
 from robustbert.optim.schedule import learning_rate
 
 
@@ -36,8 +38,10 @@ class Training:
             lr=settings.lr,
             betas=(settings.beta1, settings.beta2),
             eps=settings.eps,
+            fused=True,
         )
         self._scaler = torch.amp.GradScaler(device.torch_device.type, enabled=settings.precision == "fp16")
+        self._batches: Iterator[Batch] | None = None  # this process' micro-batches from the next step on
         model.train()
 
     @property
@@ -63,31 +67,36 @@ class Training:
         return self.seconds / self.step * (self.total_steps - self.step)
 
     def take_step(self) -> float:
-        """One update; returns the mean loss of the batch's items. FinetuneError where it is not finite."""
+        """One update; returns the mean loss of the batch's items. FinetuneError where it is not finite.
+
+        The host waits for the device once, for the loss, after it has given it all of the step; a model that diverged has been
+        updated by then, but neither saved nor reported.
+        """
         started, settings = time.monotonic(), self._settings
-        micro_batches = step_micro_batches(
-            self.items, self.step, settings.batch_size, settings.micro_batch_size, settings.seed
-        )
-        num_items = sum(map(len, micro_batches))
+        if self._batches is None:
+            self._batches = on_device(self._collated(self.step), self._device.torch_device)
+        num_items = num_items_of_step(len(self.items), self.step, settings.batch_size)
         total = TreeSum()
-        for number in self._replicas.my_leaves(len(micro_batches)):
-            # Dropout is a function of the place in the training, not of the process
-            torch.manual_seed(dropout_seed(settings.seed, self.step, number))
-            batch = collate(micro_batches[number], self._pad_id, self._device.torch_device)
-            with autocast(self._device, settings.precision):
-                loss = self._task.losses(self.model, batch).sum() / num_items
-            self._scaler.scale(loss).backward()
-            total.add([*self._take_gradients(), loss.detach().float().reshape(1)])
+        with one_cast(self._device):
+            for number in self._my_micro_batches(num_items):
+                batch = next(self._batches)
+                # Dropout is a function of the place in the training, not of the process
+                torch.manual_seed(dropout_seed(settings.seed, self.step, number))
+                with autocast(self._device, settings.precision):
+                    loss = self._task.losses(self.model, batch).sum() / num_items
+                self._scaler.scale(loss).backward()
+                total.add([*self._take_gradients(), loss.detach().float().reshape(1)])
         *gradients, loss = total.total() or self._zeros()
         self._replicas.sum([*gradients, loss])
-        if not math.isfinite(loss.item()):
-            raise FinetuneError(
-                f"the loss is {loss.item()} at step {self.step}: training has diverged; lower --lr, or use --precision bf16 or fp32"
-            )
         self._update(gradients)
+        mean_loss = loss.item()
+        if not math.isfinite(mean_loss):
+            raise FinetuneError(
+                f"the loss is {mean_loss} at step {self.step}: training has diverged; lower --lr, or use --precision bf16 or fp32"
+            )
         self.step += 1
         self.seconds += time.monotonic() - started
-        return loss.item()
+        return mean_loss
 
     def record_scores(self, scores: dict, watched: float) -> bool:
         """Note an epoch's development scores; whether it is the best so far."""
@@ -109,10 +118,25 @@ class Training:
         """Go on from a state; None: from the start."""
         if state is None:
             return
+        self._batches = None
         self.step, self.seconds, self.history = state["step"], state["seconds"], state["history"]
         self.model.load_state_dict(state["model"])
         self._optimizer.load_state_dict(state["optimizer"])
         self._scaler.load_state_dict(state["scaler"])
+        for group in self._optimizer.param_groups:
+            group["fused"], group["foreach"] = True, None  # the state may be one without
+
+    def _my_micro_batches(self, num_items: int) -> range:
+        """The numbers of this process' micro-batches in a step of so many items."""
+        return self._replicas.my_leaves(-(-num_items // self._settings.micro_batch_size))
+
+    def _collated(self, step: int) -> Iterator[Batch]:
+        """This process' micro-batches of all steps from this one on, on the host."""
+        settings = self._settings
+        for step in range(step, self.total_steps):
+            parts = step_micro_batches(self.items, step, settings.batch_size, settings.micro_batch_size, settings.seed)
+            for number in self._my_micro_batches(sum(map(len, parts))):
+                yield collate(self._task, parts[number], self._pad_id, training=True)
 
     def _take_gradients(self) -> list[torch.Tensor]:
         gradients = [torch.zeros_like(p) if p.grad is None else p.grad for p in self._parameters]

@@ -80,7 +80,11 @@ def attend(qkv_TA3D: torch.Tensor, rows: Rows, dropout: float, kernel: str) -> t
     """softmax(q k^T / sqrt(D)) v within each row: (T, A, D). What padding attends to is not defined, but finite."""
     if kernel == SDPA:
         return _attend_with_mask(qkv_TA3D, rows, dropout)
-    query, key, value = qkv_TA3D.unbind(2)
+    return attend_to_segments(*qkv_TA3D.unbind(2), rows, dropout, kernel)
+
+
+def attend_to_segments(query, key, value, rows: Rows, dropout: float, kernel: str) -> torch.Tensor:
+    """As attend, by FLASH or EFFICIENT and of query, key and value apart, (T, A, D) each; strides between tokens are free."""
     segments, length = rows.segments_N, rows.length
     if kernel == FLASH:
         return torch.ops.aten._flash_attention_forward(

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 import torch
 
 from robustbert.parallel.linear_cross_entropy import IGNORE_INDEX
+from robustbert.pinned_copies import PinnedCopies
 
 _MULTIPLE = 64  # predictions of a batch that has more than it announced are rounded up to it
 
@@ -35,36 +36,12 @@ class Transfer:
     """Brings batches to one device. packs: whether by one asynchronous copy, which is how a GPU gets them."""
 
     def __init__(self, device: torch.device, packs: bool | None = None):
-        self._device = device
-        self._packs = device.type == "cuda" if packs is None else packs
-        self._stream = torch.cuda.Stream(device) if device.type == "cuda" else None
+        packs = device.type == "cuda" if packs is None else packs
+        self._copies = PinnedCopies(device, pack, unpack) if packs else None
 
     def __call__(self, batches: Iterable) -> Iterator[DeviceBatch]:
-        """The data.batches.Batch in order, each sent off before the one ahead of it is handed out."""
-        ahead = None
-        for batch in batches:
-            sent = self._send(batch) if self._packs else (batch,)
-            if ahead is not None:
-                yield self._receive(*ahead)
-            ahead = sent
-        if ahead is not None:
-            yield self._receive(*ahead)
-
-    def _send(self, batch) -> tuple:
-        packed = pack(batch, pin=self._stream is not None)
-        if self._stream is None:
-            return batch, packed.to(self._device), None
-        with torch.cuda.stream(self._stream):
-            return batch, packed.to(self._device, non_blocking=True), self._stream.record_event()
-
-    def _receive(self, batch, packed: torch.Tensor | None = None, arrival=None) -> DeviceBatch:
-        if packed is None:
-            return _unpacked(batch)
-        if arrival is not None:
-            computing = torch.cuda.current_stream(self._device)
-            computing.wait_event(arrival)
-            packed.record_stream(computing)
-        return unpack(packed, batch)
+        """The data.batches.Batch in order; by copies, each is sent off before the one ahead of it is handed out."""
+        return self._copies(batches) if self._copies is not None else map(_unpacked, batches)
 
 
 def num_predictions(batch) -> int:

@@ -61,13 +61,17 @@ class TextTask(Task):
 
         return load_finetuned(folder, AutoModelForSequenceClassification)
 
+    def arrays(self, items: Sequence[Item], training: bool) -> dict[str, np.ndarray]:
+        """The labels: classes, or scores."""
+        dtype = np.float32 if self.is_regression else np.int64
+        return {"targets": np.array([item.target for item in items], dtype)} if training else {}
+
     def losses(self, model: torch.nn.Module, batch: Batch) -> torch.Tensor:
         """Cross-entropy; the squared error of a score."""
-        logits = model(**batch.inputs).logits.float()
-        targets = [item.target for item in batch.items]
+        logits, targets = model(**batch.inputs).logits.float(), batch.arrays["targets"]
         if self.is_regression:
-            return (logits[:, 0] - batch.tensor(targets, torch.float32)) ** 2
-        return torch.nn.functional.cross_entropy(logits, batch.tensor(targets), reduction="none")
+            return (logits[:, 0] - targets) ** 2
+        return torch.nn.functional.cross_entropy(logits, targets, reduction="none")
 
     def outputs(self, model: torch.nn.Module, batch: Batch) -> list[torch.Tensor]:
         """The logits, (classes,) an item."""

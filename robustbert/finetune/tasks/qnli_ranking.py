@@ -78,6 +78,10 @@ class QnliRankingTask(GlueTask):
 
         return encoder_with_new_head(source, AutoModelForSequenceClassification.from_config, num_labels=1)
 
+    def arrays(self, items: Sequence[Item], training: bool) -> dict[str, np.ndarray]:
+        """None: the right sentence is the first one."""
+        return {}
+
     def losses(self, model: torch.nn.Module, batch: Batch) -> torch.Tensor:
         """The cross-entropy over the sentences of each question."""
         scores = self.outputs(model, batch)

@@ -123,7 +123,7 @@ def test_only_right_references_are_learned_and_the_score_is_the_masked_models(tm
 
     model = AutoModelForMaskedLM.from_pretrained(reader_model).eval()
     with torch.inference_mode():
-        [scores] = task.outputs(model, collate([item], reader_tokenizer.pad_token_id, torch.device("cpu")))
+        [scores] = task.outputs(model, collate(task, [item], reader_tokenizer.pad_token_id))
         assert len(scores) == len(item.sequences) > 1
         for sequence, blank, score in zip(item.sequences, item.detail, scores):
             logits = model(torch.tensor(sequence.ids[None], dtype=torch.long)).logits[0]

@@ -45,10 +45,13 @@ class RaceTask(Task):
 
         return load_finetuned(folder, AutoModelForMultipleChoice)
 
+    def arrays(self, items: Sequence[Item], training: bool) -> dict[str, np.ndarray]:
+        """The answers."""
+        return {"targets": np.array([item.target for item in items], np.int64)} if training else {}
+
     def losses(self, model: torch.nn.Module, batch: Batch) -> torch.Tensor:
         """The cross-entropy over the four options."""
-        targets = batch.tensor([item.target for item in batch.items])
-        return torch.nn.functional.cross_entropy(_scores(model, batch), targets, reduction="none")
+        return torch.nn.functional.cross_entropy(_scores(model, batch), batch.arrays["targets"], reduction="none")
 
     def outputs(self, model: torch.nn.Module, batch: Batch) -> list[torch.Tensor]:
         """The scores of the four options, (4,)."""

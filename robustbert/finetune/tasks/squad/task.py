@@ -1,5 +1,6 @@
 """The tasks squad1.1 and squad2.0 (section 5.2)."""
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -52,21 +53,26 @@ class SquadTask(Task):
     def load_model(self, folder: Path) -> torch.nn.Module:
         return load_span_model(folder, self.has_unanswerable)
 
+    def arrays(self, items: Sequence[Item], training: bool) -> dict[str, np.ndarray]:
+        """First and last token of the answer, and 1 where there is none."""
+        if not training:
+            return {}
+        first, last, is_without = zip(*(item.target for item in items))
+        return {"first": np.array(first, np.int64), "last": np.array(last, np.int64), "is_without": np.array(is_without, np.float32)}
+
     def losses(self, model: torch.nn.Module, batch: Batch) -> torch.Tensor:
         """The mean of the cross-entropies of first and last token; in 2.0 that of answerability is added.
 
         A window without the whole answer has <s> as its span, as in BERT, and counts as one without an answer.
         """
         start_BS, end_BS, no_answer_B = span_scores(model, batch.inputs)
-        first, last, is_without = zip(*(item.target for item in batch.items))
         losses = (
-            F.cross_entropy(start_BS, batch.tensor(first), reduction="none")
-            + F.cross_entropy(end_BS, batch.tensor(last), reduction="none")
+            F.cross_entropy(start_BS, batch.arrays["first"], reduction="none")
+            + F.cross_entropy(end_BS, batch.arrays["last"], reduction="none")
         ) / 2
         if no_answer_B is None:
             return losses
-        without_B = batch.tensor(is_without, torch.float32)
-        return losses + F.binary_cross_entropy_with_logits(no_answer_B, without_B, reduction="none")
+        return losses + F.binary_cross_entropy_with_logits(no_answer_B, batch.arrays["is_without"], reduction="none")
 
     def outputs(self, model: torch.nn.Module, batch: Batch) -> list[torch.Tensor]:
         """Of a window: the scores of its S tokens as first and as last one, and in 2.0 the logit of no answer: (2 S [+ 1],)."""

@@ -76,6 +76,13 @@ class WinogradTask(Task):
 
         return load_finetuned(folder, AutoModelForMaskedLM)
 
+    def arrays(self, items: Sequence[Item], training: bool) -> dict[str, np.ndarray]:
+        """The blanks of all sequences: row, position and former token, (M,) each."""
+        blanks = [blank for item in items for blank in item.detail]
+        rows = np.repeat(np.arange(len(blanks)), [len(blank.ids) for blank in blanks])
+        positions, ids = (np.concatenate([getattr(blank, name) for blank in blanks]) for name in ("positions", "ids"))
+        return {"rows": rows, "positions": positions, "ids": ids.astype(np.int64)}
+
     def losses(self, model: torch.nn.Module, batch: Batch) -> torch.Tensor:
         """See ALPHA."""
         return torch.stack([margin_loss(scores) for scores in _scores(model, batch)])
@@ -127,12 +134,10 @@ def _filled(example: Reference, phrase: str, tokenizer, frame: PairFrame) -> tup
 def _scores(model: torch.nn.Module, batch: Batch) -> list[torch.Tensor]:
     """The scores of every item's sequences; the vocabulary is computed at the blanks only."""
     blanks = [blank for item in batch.items for blank in item.detail]
-    rows = np.repeat(np.arange(len(blanks)), [len(blank.ids) for blank in blanks])
-    positions, ids = (np.concatenate([getattr(blank, name) for blank in blanks]) for name in ("positions", "ids"))
-    x_BSH = model.base_model(**batch.inputs)[0]
+    x_BSH, rows, positions, ids = model.base_model(**batch.inputs)[0], *map(batch.arrays.get, ("rows", "positions", "ids"))
     head = model.lm_head if hasattr(model, "lm_head") else model.cls
-    logits_MV = head(x_BSH[batch.tensor(rows), batch.tensor(positions)]).float()
-    said_M = torch.log_softmax(logits_MV, -1).gather(1, batch.tensor(ids, torch.long)[:, None])[:, 0]
+    logits_MV = head(x_BSH[rows, positions]).float()
+    said_M = torch.log_softmax(logits_MV, -1).gather(1, ids[:, None])[:, 0]
     means = torch.stack([part.mean() for part in said_M.split([len(blank.ids) for blank in blanks])])
     return list(means.split(batch.num_sequences))
 
