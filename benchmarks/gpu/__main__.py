@@ -7,6 +7,7 @@ neither the others nor the script. Checks run side by side, measurements alone. 
 
 import argparse
 import contextlib
+import dataclasses
 import io
 import shlex
 import shutil
@@ -31,6 +32,7 @@ groups: {', '.join(GROUPS)}
 """
 _LAST_WORDS_S = 4.0  # kept for the table and the files
 _CORES_A_CHECK = 4
+_REHEARSAL_LIMIT_S = 300.0  # of a stage
 
 
 class NothingToRun(ValueError):
@@ -58,8 +60,10 @@ def main(arguments: list[str] | None = None) -> int:
         print(progress_line(outcome, time.monotonic() - started), flush=True)
         write_output(options.output, settings, outcomes)
         with contextlib.redirect_stdout(io.StringIO()):
-            write_dated_record(options.output / "record.md", settings, command, describe(outcomes, title), options.rehearse)
+            write_dated_record(options.output / "record.md", settings, command, describe(outcomes, title, options.rehearse), options.rehearse)
 
+    if options.rehearse:  # on a CPU that others use as well
+        stages = [dataclasses.replace(stage, limit_s=max(stage.limit_s, _REHEARSAL_LIMIT_S)) for stage in stages]
     seconds = 60 * options.minutes - (time.monotonic() - started) - _LAST_WORDS_S
     workers = 2 if options.rehearse else max(1, min(4, settings.machine["cores"] // _CORES_A_CHECK))
     from benchmarks.gpu.runner import Runner  # psutil: only now it is known to be there
@@ -68,7 +72,7 @@ def main(arguments: list[str] | None = None) -> int:
         Runner(settings, seconds, workers, report).run(stages)
     except KeyboardInterrupt:
         print("interrupted: the table has what has ended", file=sys.stderr)
-    table = describe(outcomes, title)
+    table = describe(outcomes, title, options.rehearse)
     if options.record and outcomes:
         write_dated_record(record_file(settings.machine), settings, command, table, options.rehearse)
     print("\n" + "\n".join(table), flush=True)

@@ -79,7 +79,7 @@ def _tasks(context: Context) -> list[tuple[str, Path]]:
 
 
 def _finetune(context: Context, run_directory: RunDirectory, task: str, data: Path) -> str:
-    """The development score as tools/finetune leaves it in result.json."""
+    """Finetune the run's newest checkpoint; the score that result.json ends with."""
     output = context.folder / f"finetuned-{task}"
     words = ["--model", str(run_directory.path), "--data", str(data), "--output", str(output)]
     words += ["--epochs", "1", "--batch-size", "4", "--max-length", "32"] if context.rehearse else ["--epochs", "3", "--precision", "bf16"]
@@ -88,5 +88,5 @@ def _finetune(context: Context, run_directory: RunDirectory, task: str, data: Pa
 
 
 def _score(output: Path) -> str:
-    result = json.loads((output / "result.json").read_text())
-    return str(result.get("score", result))
+    watched = json.loads((output / "result.json").read_text())["watched"]
+    return f"{watched['metric']} {watched['value']:.3f} ({watched['split']})"

@@ -1,6 +1,7 @@
 """Losses on the GPU beside the CPU's, and 16-bit precisions beside fp32."""
 
 import dataclasses
+from concurrent.futures import ThreadPoolExecutor
 
 import torch
 
@@ -26,8 +27,10 @@ def compare_with_cpu(context: Context) -> str:
     """The same weights and batches for 20 steps, fp32 without TF32, no dropout."""
     spec = TrainSpec(str(context.settings.work / "small.yaml"), [], str(make_run(context, "cpu").path), NUM_STEPS)
     with_device = dataclasses.replace(spec, run=str(make_run(context, "device").path))
-    reference = [line["loss"] for line in train_in_processes(spec, context.left_s(), on_cpu=True)]
-    losses = [line["loss"] for line in train_in_processes(with_device, context.left_s())]
+    with ThreadPoolExecutor() as pool:
+        on_cpu = pool.submit(train_in_processes, spec, context.left_s(), on_cpu=True)
+        on_device = pool.submit(train_in_processes, with_device, context.left_s())
+        reference, losses = ([line["loss"] for line in found.result()] for found in (on_cpu, on_device))
     found = differences(losses, reference)
     context.check("first step", found[0] <= FIRST_STEP_TOLERANCE, difference=found[0], tolerance=FIRST_STEP_TOLERANCE)
     context.check("all steps", max(found) <= ALL_STEPS_TOLERANCE, difference=max(found), tolerance=ALL_STEPS_TOLERANCE)

@@ -4,7 +4,6 @@ All stages train through open_session(), so a change of pretrain()'s interfaces 
 """
 
 import contextlib
-import dataclasses
 from collections.abc import Iterator
 from dataclasses import dataclass
 
@@ -87,6 +86,8 @@ def open_session(
 
     device: where the detected one is not meant. batches: instead of the training data's. run: its data folder is prepared.
     """
+    if torch.distributed.is_initialized():  # a session of this process that an exception has ended
+        torch.distributed.destroy_process_group()
     torch.set_float32_matmul_precision("highest")  # fp32 products in fp32, not TF32: also where a default has changed
     prepared = prepared_data(config.data, run.data)
     tokenizer = load_tokenizer(prepared.tokenizer_dir)
@@ -119,8 +120,3 @@ def open_session(
             yield Session(config, mesh, model, optimizer, batches, state, metrics, progress, run, checkpoints)
         finally:
             batches.close()
-
-
-def precise(config: RunConfig, **precision) -> RunConfig:
-    """The configuration with another `precision`."""
-    return dataclasses.replace(config, **precision)

@@ -6,8 +6,9 @@ from dataclasses import replace
 from benchmarks.gpu.context import Context
 from benchmarks.gpu.faults import inject
 from benchmarks.gpu.numerics import differences
-from benchmarks.gpu.prepare import NUM_STEPS, make_run
+from benchmarks.gpu.prepare import NUM_STEPS, make_run, optional
 from benchmarks.gpu.train_job import TrainingFailed, TrainSpec, train_in_processes
+from robustbert.config import ModelConfig
 from tests.faults.lab import FaultLab
 
 _TOLERANCE = 1e-5  # relative, of every loss
@@ -23,12 +24,13 @@ _GLOO = ["parallel.distributed_optimizer=false"]  # gloo has only all_reduce and
 
 def run(context: Context) -> str:
     """Losses of each layout; a layout that NCCL refuses on one card is tried with gloo over CUDA tensors."""
-    spec = TrainSpec(str(context.settings.work / "small.yaml"), [], str(make_run(context, "one").path), NUM_STEPS)
+    eager = optional(ModelConfig, "model.compile=false")  # nothing to do with the layout, and it takes time
+    spec = TrainSpec(str(context.settings.work / "small.yaml"), eager, str(make_run(context, "one").path), NUM_STEPS)
     reference = [line["loss"] for line in train_in_processes(spec, context.left_s())]
     shares_card = context.settings.num_gpus == 1
     texts, nccl_works = [], False
     for name, overrides in LAYOUTS.items():
-        wanted = replace(spec, overrides=[*overrides, "cluster.processes_per_node=2"])
+        wanted = replace(spec, overrides=[*spec.overrides, *overrides, "cluster.processes_per_node=2"])
         try:
             found = _train(context, replace(wanted, run=str(make_run(context, name).path), card=0 if shares_card else None), shares_card)
             nccl_works = True

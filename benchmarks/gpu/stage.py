@@ -5,6 +5,7 @@ import os
 import sys
 import time
 import traceback
+import warnings
 
 from benchmarks.gpu.context import Context, Settings
 
@@ -25,12 +26,13 @@ def run_target(context: Context, target: str) -> None:
 
 
 def error_line(error: BaseException) -> str:
-    """The last line of an error's traceback."""
-    return traceback.format_exception_only(error)[-1].strip().splitlines()[-1]
+    """Kind and message of an error, as its traceback ends; of a message of several lines the first."""
+    return traceback.format_exception_only(error)[-1].strip().splitlines()[0].removeprefix("benchmarks.gpu.")
 
 
 def main(arguments: list[str]) -> None:
     name, target, limit_s, settings = arguments
+    warnings.filterwarnings("ignore", module="megatron")  # at its import it warns about all that could be installed
     run_target(Context(name, Settings.from_json(settings), float(limit_s)), target)
     for stream in (sys.stdout, sys.stderr):
         stream.flush()

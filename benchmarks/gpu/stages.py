@@ -27,11 +27,11 @@ def _alone(name: str, group: str, module: str, least_s: float, limit_s: float) -
 
 STAGES = (
     Stage(PREPARE, "check", "benchmarks.gpu.prepare:run", 10, 150, alone=True),
-    _check("fp32", "numerics:compare_with_cpu", 20, 75),
-    _check("precision", "numerics:compare_precisions", 20, 75),
-    _check("kernels", "kernels:run", 15, 90),
+    _check("fp32", "numerics:compare_with_cpu", 20, 100),
+    _check("precision", "numerics:compare_precisions", 20, 120),
+    _check("kernels", "kernels:run", 15, 120),
     _check("quickstart", "commands:quickstart", 30, 120),
-    _check("resume", "commands:resume", 40, 120),
+    _check("resume", "commands:resume", 40, 180),
     _check("faults", "faults:run", 40, 120),
     _check("checkpoint", "checkpoints:run", 25, 90),
     _check("memory", "planned:run", 25, 90),

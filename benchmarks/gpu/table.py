@@ -13,14 +13,15 @@ def progress_line(outcome: Outcome, total_s: float) -> str:
     return f"[{total_s:4.0f} s] {outcome.stage.name:12} {outcome.result:8} {outcome.seconds:5.0f} s  {outcome.text}"
 
 
-def describe(outcomes: list[Outcome], title: str) -> list[str]:
-    """The table: a row a stage, then the tables that stages have recorded under "table"."""
+def describe(outcomes: list[Outcome], title: str, is_rehearsal: bool = False) -> list[str]:
+    """The table: a row a stage, then the tables that stages have recorded; a rehearsal's say so, each of them."""
     order = {stage.name: number for number, stage in enumerate(STAGES)}
     ordered = sorted(outcomes, key=lambda outcome: order.get(outcome.stage.name, len(order)))
+    mark = " (rehearsal, no figures)" if is_rehearsal else ""
     lines = [title, *_stage_rows(ordered)]
     for outcome in ordered:
         for table in outcome.values.get("tables", ()):
-            lines += ["", table["title"], *rows(table["columns"], table["rows"])]
+            lines += ["", table["title"][: WIDTH - len(mark)] + mark, *rows(table["columns"], table["rows"])]
     counts = {result: sum(o.result == result for o in outcomes) for result in ("ok", "failed", "error", "killed", "skipped")}
     lines += ["", "  ".join(f"{count} {result}" for result, count in counts.items() if count)]
     return lines

@@ -10,6 +10,8 @@ import socket
 import subprocess
 import sys
 import time
+import traceback
+import warnings
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -114,6 +116,7 @@ def train(spec: TrainSpec) -> list[dict]:
 
 def main(arguments: list[str]) -> None:
     """Train, write the lines, and leave at once: the end of a process group may hang."""
+    warnings.filterwarnings("ignore", module="megatron")
     spec = TrainSpec(**json.loads(Path(arguments[0]).read_text()))
     code = 1
     try:
@@ -123,8 +126,6 @@ def main(arguments: list[str]) -> None:
         os.replace(draft, arguments[1])
         code = 0
     except BaseException:
-        import traceback
-
         traceback.print_exc()
     finally:
         for stream in (sys.stdout, sys.stderr):

@@ -24,6 +24,7 @@ _GLIBC = (17, 24, 26, 27, 28, 31, 34, 35)
 _PLATFORMS = [f"manylinux_2_{minor}_x86_64" for minor in _GLIBC] + ["manylinux2014_x86_64", "manylinux1_x86_64"]
 _ONLY_FOR = {"plotly": "launcher report"}  # large and of no use in a check or a measurement
 _NEVER = ("torch", "triton", "nvidia-", "cuda-")
+_TESTS_NEED = ("pytest", "pytest-timeout")  # of setup.py's extra `test`
 _LARGEST_MIB = 64
 _EXAMPLE = """examples:
   python -m benchmarks.gpu.wheels --output wheels                       # for a machine like targets/h100.txt
@@ -47,10 +48,12 @@ def read_have(path: Path) -> dict[str, str | None]:
 
 
 def project_requirements(setup_file: Path = ROOT / "setup.py") -> list[str]:
-    """setup.py's install_requires, by running it with a `setup` that only listens."""
+    """What runs, finetunes and tests: setup.py's own lists, by running it with a `setup` that only listens."""
     with mock.patch("setuptools.setup") as setup:
         exec(compile(setup_file.read_text(), str(setup_file), "exec"), {"__name__": "__main__"})
-    return setup.call_args.kwargs["install_requires"]
+    given = setup.call_args.kwargs
+    tests = [text for text in given["extras_require"]["test"] if Requirement(text).name in _TESTS_NEED]
+    return [*given["install_requires"], *given["extras_require"]["finetune"], *tests]
 
 
 def is_there(requirement: Requirement, have: dict[str, str | None]) -> bool:
@@ -143,6 +146,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument(
         "--have", default="h100", metavar="NAME|FILE", help="what the machine has: h100 (default), bare, or a file of `pip freeze`"
     )
+    parser.add_argument("--limit", type=float, default=_LARGEST_MIB, metavar="MIB", help=f"largest sum of the wheels (default: {_LARGEST_MIB})")
     parser.add_argument("--all", action="store_true", help=f"also {', '.join(f'{k} ({v})' for k, v in _ONLY_FOR.items())}")
     options = parser.parse_args(arguments)
     listed = TARGETS / f"{options.have}.txt"
@@ -154,8 +158,8 @@ def main(arguments: list[str] | None = None) -> int:
         wanted = [text for text in project_requirements() if options.all or canonicalize_name(Requirement(text).name) not in _ONLY_FOR]
         wheels = collect(wanted, read_have(file), options.python, options.output)
         total = sum(wheel.stat().st_size for wheel in wheels) / 2**20
-        if total > _LARGEST_MIB:
-            raise WheelError(f"the wheels are {total:.0f} MiB, more than {_LARGEST_MIB}: give the machine's own `pip freeze` as --have")
+        if total > options.limit:
+            raise WheelError(f"the wheels are {total:.0f} MiB, more than {options.limit:g}: give the machine's own `pip freeze` as --have, or --limit")
     except (WheelError, OSError) as error:
         print(f"benchmarks.gpu.wheels: error: {error}", file=sys.stderr)
         return 2
