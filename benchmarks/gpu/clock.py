@@ -6,11 +6,12 @@ from collections import Counter
 from collections.abc import Callable
 
 import torch
-from torch.profiler import ProfilerActivity, profile
+from torch.profiler import ProfilerActivity, profile, record_function
 
 # Calls in which the host may wait for the device. A copy waits where it is to or from pageable memory.
 _WAITS = ("cudaStreamSynchronize", "cudaDeviceSynchronize", "cudaEventSynchronize")
 _LAUNCHES = ("cudaLaunchKernel", "cudaLaunchKernelExC", "cuLaunchKernel", "cuLaunchKernelEx", "cudaGraphLaunch")
+MEASURED = "measured by benchmarks.gpu"
 _COPIES = ("cudaMemcpyAsync", "cudaMemcpy")
 
 
@@ -39,23 +40,24 @@ def least_s(work: Callable[[], object], device: str, calls: int = 10, blocks: in
 
 
 def profiled(work: Callable[[], object], device: str, calls: int) -> profile:
-    """The profiler after so many calls; the device has ended them."""
+    """The profiler after so many calls; the device has ended them. Seen apart from what ends the measurement: MEASURED."""
     activities = [ProfilerActivity.CPU] + ([ProfilerActivity.CUDA] if device == "cuda" else [])
     synchronize(device)
     with profile(activities=activities) as profiler:
-        for _ in range(calls):
-            work()
+        with record_function(MEASURED):
+            for _ in range(calls):
+                work()
         synchronize(device)
     return profiler
 
 
 def host_calls(profiler: profile, calls: int) -> dict[str, float]:
-    """A call's waits of the host, copies that it starts and kernels that it launches; the wait that ends profiled() left out."""
-    counts = Counter(event.name() for event in profiler.profiler.kineto_results.events())
-    waits = sum(counts[name] for name in _WAITS)
-    ending = min(counts["cudaDeviceSynchronize"], 1)
+    """A call's waits of the host, copies that it starts and kernels that it launches."""
+    events = profiler.profiler.kineto_results.events()
+    start, end = next((e.start_ns(), e.start_ns() + e.duration_ns()) for e in events if e.name() == MEASURED)
+    counts = Counter(event.name() for event in events if start <= event.start_ns() <= end)
     return {
-        "waits": (waits - ending) / calls,
+        "waits": sum(counts[name] for name in _WAITS) / calls,
         "copies": sum(counts[name] for name in _COPIES) / calls,
         "launches": sum(counts[name] for name in _LAUNCHES) / calls,
     }
@@ -65,7 +67,8 @@ def device_events(profiler: profile, device: str) -> list[tuple[str, int, int]]:
     """(name, start, end) in ns of what ran on the device; of a CPU its operators."""
     kind = torch.autograd.DeviceType.CUDA if device == "cuda" else torch.autograd.DeviceType.CPU
     events = profiler.profiler.kineto_results.events()
-    return [(e.name(), e.start_ns(), e.start_ns() + e.duration_ns()) for e in events if e.device_type() == kind and e.duration_ns() > 0]
+    ran = [e for e in events if e.device_type() == kind and e.duration_ns() > 0 and not e.is_user_annotation()]
+    return [(e.name(), e.start_ns(), e.start_ns() + e.duration_ns()) for e in ran]
 
 
 def busy_ns(events: list[tuple[str, int, int]]) -> int:

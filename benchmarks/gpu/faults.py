@@ -15,8 +15,9 @@ _LAST_STEP = 12
 FAULTS = {
     "kill": {"action": "kill", "point": "after backward", "count": 6},
     "raise": {"action": "raise", "point": "before step", "count": 6},
-    "stop": {"action": "stop", "point": "before step", "count": 6},
-    "spin": {"action": "spin", "point": "after backward", "count": 6},
+    # Slow enough that the supervisor has heard of a step: until then fault_tolerance.startup_timeout_s is the limit.
+    "stop": {"action": "stop", "point": "before step", "count": 6, "slow_s": 0.4},
+    "spin": {"action": "spin", "point": "after backward", "count": 6, "slow_s": 0.4},
 }
 
 

@@ -6,7 +6,7 @@ from benchmarks.gpu.attention_reference import KERNELS, TOLERANCE, compare, segm
 from benchmarks.gpu.context import Context
 from benchmarks.gpu.numerics import differences
 from benchmarks.gpu.prepare import make_run, optional, small_config
-from benchmarks.gpu.session import open_session
+from benchmarks.gpu.session import forget_compiled, open_session
 from robustbert.config import ModelConfig
 
 _COMPILED_TOLERANCE = 1e-4  # relative, of ten losses in fp32
@@ -44,6 +44,7 @@ def _compiled(context: Context) -> str:
         return "no key model.compile"
     losses = {}
     for value in ("false",) if context.rehearse else ("false", "true"):
+        forget_compiled()
         with open_session(small_config(context, f"model.compile={value}"), make_run(context, f"compile_{value}")) as session:
             for _ in range(10):
                 session.step()

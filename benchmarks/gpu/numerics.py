@@ -7,7 +7,7 @@ import torch
 
 from benchmarks.gpu.context import Context
 from benchmarks.gpu.prepare import NUM_STEPS, make_run, small_config
-from benchmarks.gpu.session import open_session
+from benchmarks.gpu.session import forget_compiled, open_session
 from benchmarks.gpu.train_job import TrainSpec, train_in_processes
 from robustbert.config import RunConfig
 
@@ -51,6 +51,7 @@ def compare_precisions(context: Context) -> str:
 
 
 def _train(context: Context, precision: str) -> list[float]:
+    forget_compiled()
     config = dataclasses.replace(small_config(context), precision=precision)
     with open_session(config, make_run(context, precision)) as session:
         for _ in range(NUM_STEPS):

@@ -13,7 +13,7 @@ import torch
 from benchmarks.gpu.clock import time_blocks
 from benchmarks.gpu.context import Context
 from benchmarks.gpu.prepare import full_config, make_run
-from benchmarks.gpu.session import FixedBatches, open_session
+from benchmarks.gpu.session import FixedBatches, forget_compiled, open_session
 from robustbert.config import RunConfig
 from robustbert.data.batches import Batch, build_train_batches
 from robustbert.data.prepare import prepared_data
@@ -47,6 +47,7 @@ def run(context: Context) -> str:
         rates = {name: values.get("tokens_per_s") for name, values in found.items() if name != OURS}
         texts.append(f"{preset}: " + ", ".join(f"{ours / rate:.2f} times {name}" for name, rate in rates.items() if rate))
         columns = ["model", "rows", "program", "tokens/s", "robustbert is x times", "GiB"]
+        forget_compiled()
         context.record(measured=measured, tables=[{"title": "peers: the same batches, in turns, bf16, 512 tokens", "columns": columns, "rows": rows}])
         gc.collect()
     return "; ".join(texts)

@@ -1,15 +1,19 @@
 """What `launcher plan` says beside what the card does: memory from torch's allocator, operations from torch's counter."""
 
+import contextlib
+import dataclasses
 import json
 import subprocess
 import sys
 
 import torch
+from torch.nn.attention import SDPBackend, sdpa_kernel
+from torch.utils.flop_counter import FlopCounterMode
 
 from benchmarks.gpu.context import ROOT, Context
-from benchmarks.gpu.prepare import full_config, make_run
+from benchmarks.gpu.prepare import full_config, make_run, optional
 from benchmarks.gpu.session import FixedBatches, open_session
-from robustbert.config import dump_config
+from robustbert.config import ModelConfig, dump_config
 from robustbert.hardware import load_profile, profile_names
 from robustbert.plan.simulation import made_up_batch
 from robustbert.throughput import training_flops
@@ -27,7 +31,8 @@ def run(context: Context) -> str:
         config = full_config(context, f"train.micro_batch_size={num_rows}", f"train.global_batch_size={num_rows}", *_preset(context, preset))
         run_directory = make_run(context, preset)
         planned = _plan(context, config, hardware)
-        flops, expected_flops, allocated = _measure(context, config, run_directory)
+        allocated = _allocated(context, config, run_directory)
+        flops, expected_flops = _operations(context, config, make_run(context, f"{preset}-operations"))
         predicted = planned["positions"][0]["total_bytes"]
         context.check(f"{preset}: operations", abs(flops / expected_flops - 1) <= _FLOPS_TOLERANCE, counted=flops, expected=expected_flops)
         texts.append(f"{preset} operations {flops / expected_flops:.4f} of torch's count")
@@ -66,28 +71,29 @@ def _plan(context: Context, config, hardware: str) -> dict:
     return json.loads(done.stdout)
 
 
-def _measure(context: Context, config, run_directory) -> tuple[float, float, int | None]:
-    """(operations that torch counts in a step, those of the formula, most bytes allocated; None on the CPU)."""
-    from torch.utils.flop_counter import FlopCounterMode
-
+def _allocated(context: Context, config, run_directory) -> int | None:
+    """The most bytes that torch's allocator gave out in real steps; None on the CPU."""
     if not context.rehearse:
         torch.cuda.reset_peak_memory_stats()
     with open_session(config, run_directory) as session:
-        batch = made_up_batch(session.config)
-        session.batches = FixedBatches([batch])
+        session.batches = FixedBatches([made_up_batch(session.config)])
         for _ in range(2):  # the first makes the optimizer's moments
             session.step()
-        allocated = None if context.rehearse else torch.cuda.max_memory_allocated()
-        # The operators of the CPU's attention are not known to the counter; as plain products they are.
-        attention = torch.nn.attention.sdpa_kernel(torch.nn.attention.SDPBackend.MATH) if context.rehearse else _nothing()
+    return None if context.rehearse else torch.cuda.max_memory_allocated()
+
+
+def _operations(context: Context, config, run_directory) -> tuple[float, float]:
+    """(operations that torch counts in a step, those of the project's formula). Not compiled: the counter sees operators."""
+    overrides = optional(ModelConfig, "model.compile=false")
+    if overrides:
+        config = dataclasses.replace(config, model=dataclasses.replace(config.model, compile=False))
+    # The operators of the CPU's attention are not known to the counter; as plain products they are.
+    attention = sdpa_kernel(SDPBackend.MATH) if context.rehearse else contextlib.nullcontext()
+    with open_session(config, run_directory) as session:
+        batch = made_up_batch(session.config)
+        session.batches = FixedBatches([batch])
         with FlopCounterMode(display=False) as counter, attention:
             session.step()
         length = config.data.sequence_length
         expected = training_flops(session.config.model, batch.tokens_BS.numel(), len(batch.targets_M), length)
-        return float(counter.get_total_flops()), expected, allocated
-
-
-def _nothing():
-    import contextlib
-
-    return contextlib.nullcontext()
+        return float(counter.get_total_flops()), expected

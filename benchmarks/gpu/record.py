@@ -58,6 +58,8 @@ def _merge(file: Path, outcomes: list[Outcome], settings: Settings) -> None:
     kept = json.loads(file.read_text()) if file.exists() else {}
     kept["machine"], kept["rehearsal"] = settings.machine, settings.rehearse
     for outcome in outcomes:
+        if outcome.result == "skipped" and outcome.stage.name in kept:
+            continue  # an earlier call's numbers say more
         kept[outcome.stage.name] = {
             "result": outcome.result,
             "text": outcome.text,

@@ -4,6 +4,7 @@ All stages train through open_session(), so a change of pretrain()'s interfaces 
 """
 
 import contextlib
+import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
 
@@ -44,6 +45,12 @@ class FixedBatches:
 
     def close(self) -> None:
         """Nothing was started."""
+
+
+def forget_compiled() -> None:
+    """Between sessions of one process whose shapes differ: torch compiles a function only so often."""
+    if "torch._dynamo" in sys.modules:
+        torch._dynamo.reset()
 
 
 @dataclass

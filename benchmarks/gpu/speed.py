@@ -10,7 +10,7 @@ import torch
 from benchmarks.gpu.clock import host_calls, profiled, time_blocks
 from benchmarks.gpu.context import Context
 from benchmarks.gpu.prepare import full_config, make_run, optional
-from benchmarks.gpu.session import Session, open_session
+from benchmarks.gpu.session import Session, forget_compiled, open_session
 from robustbert.config import ModelConfig, TrainConfig
 from robustbert.throughput import training_flops
 
@@ -144,5 +144,6 @@ def _short(error: Exception) -> str:
 
 
 def _free(context: Context) -> None:
+    forget_compiled()
     if not context.rehearse:
         torch.cuda.empty_cache()

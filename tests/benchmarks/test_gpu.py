@@ -5,12 +5,13 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import psutil
 import pytest
 import torch
 
-from benchmarks.gpu import clock, machine
+from benchmarks.gpu import clock, machine, sharding
 from benchmarks.gpu.__main__ import main
 from benchmarks.gpu.attention_reference import compare, segment_attention
 from benchmarks.gpu.commands import verdicts
@@ -22,7 +23,9 @@ from benchmarks.gpu.planned import profile_of
 from benchmarks.gpu.record import write_output
 from benchmarks.gpu.runner import Runner
 from benchmarks.gpu.stages import GROUPS, STAGES, Outcome, Stage, UnknownStage, choose
+from benchmarks.gpu.speed import Case, cases
 from benchmarks.gpu.table import WIDTH, describe, progress_line
+from benchmarks.gpu.train_job import TrainingFailed
 from robustbert.data.batches import Batch
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -201,24 +204,77 @@ def test_idle_is_the_time_in_which_nothing_ran():
 
 
 class SeenEvents:
-    """A profiler that has seen calls of these names."""
+    """A profiler that has seen events: (name, start, duration) in ns."""
 
-    def __init__(self, names):
+    def __init__(self, events):
         self.profiler = self.kineto_results = self
-        self._names = names
+        self._events = events
 
     def events(self):
-        class Event:
-            def __init__(self, name):
-                self.name = lambda: name
+        def made(name, start, duration):
+            return SimpleNamespace(name=lambda: name, start_ns=lambda: start, duration_ns=lambda: duration)
 
-        return [Event(name) for name in self._names]
+        return [made(*event) for event in self._events]
 
 
 def test_waits_copies_and_launches_are_counted_by_the_step():
-    names = ["cudaStreamSynchronize"] * 4 + ["cudaMemcpyAsync"] * 6 + ["cudaLaunchKernel"] * 20 + ["cuLaunchKernelEx"] * 2
-    found = clock.host_calls(SeenEvents([*names, "cudaDeviceSynchronize", "aten::mm"]), calls=2)
-    assert found == {"waits": 2, "copies": 3, "launches": 11}, "the wait that ends the measurement is not the program's"
+    calls = ["cudaStreamSynchronize"] * 4 + ["cudaMemcpyAsync"] * 6 + ["cudaLaunchKernel"] * 20 + ["cuLaunchKernelEx"] * 2
+    outside = [("cudaDeviceSynchronize", 50, 9), ("cudaDeviceSynchronize", 210, 9), ("cudaLaunchKernel", 220, 1)]
+    seen = SeenEvents([(clock.MEASURED, 100, 100), *((name, 150, 1) for name in [*calls, "aten::mm"]), *outside])
+    found = clock.host_calls(seen, calls=2)
+    assert found == {"waits": 2, "copies": 3, "launches": 11}, "what ends the measurement is not the program's"
+
+
+def test_a_profile_of_the_cpu_has_its_operators_and_not_its_annotations():
+    def work():
+        with torch.profiler.record_function("a note"):
+            torch.randn(64, 64) @ torch.randn(64, 64)
+
+    profiler = clock.profiled(work, "cpu", calls=3)
+    counts = {name: count for name, _, count in clock.total_by_name(clock.device_events(profiler, "cpu"))}
+    assert counts["aten::matmul"] == 3 and "a note" not in counts and clock.MEASURED not in counts
+    assert clock.host_calls(profiler, 3) == {"waits": 0, "copies": 0, "launches": 0}
+
+
+def sharded(monkeypatch, tmp_path, answers):
+    """sharding.run on one pretended card; `answers`: of each training by (backend, layout), losses or an error."""
+    asked = []
+
+    def train(spec, timeout_s, num_ranks=1, on_cpu=False, environment=None):
+        layout = next((o for o in spec.overrides if o.startswith("parallel.") and "optimizer" not in o), "data") if num_ranks > 1 else "one"
+        asked.append((spec.backend, layout, spec.card, environment or {}))
+        answer = answers.get((spec.backend, layout), [3.0, 2.0])
+        if isinstance(answer, str):
+            raise TrainingFailed(answer)
+        return [{"loss": loss} for loss in answer]
+
+    monkeypatch.setattr(sharding, "train_in_processes", train)
+    (tmp_path / "data").mkdir()
+    context = Context("sharding", Settings(False, tmp_path, {"cards": [{"name": "NVIDIA H100"}]}, nccl_library=tmp_path / "libnccl.so"), 40)
+    return sharding.run(context), context, asked
+
+
+def test_on_one_card_what_nccl_refuses_is_tried_with_gloo(monkeypatch, tmp_path):
+    refusal, no_send = "rank 0: Duplicate GPU detected", "rank 1: gloo has no send for CUDA"
+    answers = {("nccl", layout): refusal for layout in ("parallel.tensor=2", "parallel.pipeline=2", "data")}
+    text, context, asked = sharded(monkeypatch, tmp_path, answers | {("gloo", "parallel.pipeline=2"): no_send})
+    assert f"TP2 NCCL: {refusal}; gloo 0.0e+00" in text and f"PP2 NCCL: {refusal}; gloo: {no_send}" in text
+    assert not context.failures, "a refusal is an answer, not a fault of the project"
+    shared = [environment for backend, layout, card, environment in asked if backend == "nccl" and layout != "one"]
+    assert all(e["NCCL_MULTI_RANK_GPU_ENABLE"] == "1" and e["LD_PRELOAD"].endswith("libnccl.so") for e in shared)
+    assert [card for backend, layout, card, _ in asked if layout != "one"] == [0] * 6
+
+
+def test_losses_that_differ_between_layouts_fail_the_stage(monkeypatch, tmp_path):
+    text, context, _ = sharded(monkeypatch, tmp_path, {("nccl", "parallel.tensor=2"): [3.0, 2.001]})
+    assert context.failures == ["TP2"] and "TP2 5.0e-04" in text and "DP2 0.0e+00" in text
+
+
+def test_the_size_that_matters_most_is_measured_first_and_every_size_once():
+    found = cases("roberta-base", (32, 64, 16, 8))
+    assert found[0] == Case("roberta-base", 32) and Case("roberta-base", 32, "fp16") in found
+    assert [case.rows for case in found if case.precision == "bf16" and not case.switches] == [32, 64, 16, 8]
+    assert len(set(found)) == len(found)
 
 
 def test_losses_are_compared_step_by_step():
