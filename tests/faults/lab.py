@@ -9,12 +9,12 @@ import time
 from pathlib import Path
 
 from launcher.processes import kill_job
+from launcher.programs import python_path
 from launcher.supervisor_record import read_supervisor
 from robustbert.checkpoint.manifest import committed_checkpoints, verify
 from robustbert.run_directory import RunDirectory
 from tests.train.small_run import write_text
 
-ROOT = Path(__file__).resolve().parents[2]
 CONFIG = """
 model: {num_layers: 2, hidden_size: 32, ffn_hidden_size: 72, num_attention_heads: 4, max_sequence_length: 32}
 data: {tokenizer: TOKENIZER, train: [{path: CORPUS}]}
@@ -67,7 +67,7 @@ class FaultLab:
         process = subprocess.Popen(
             [*on, sys.executable, "-m", self.launch_module, *arguments],
             cwd=self.folder,
-            env=os.environ | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"},
+            env=os.environ | {"PYTHONPATH": python_path(), "OMP_NUM_THREADS": "1"},
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
