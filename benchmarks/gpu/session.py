@@ -15,18 +15,21 @@ from robustbert.config import RunConfig, dump_config
 from robustbert.data.batches import build_train_batches
 from robustbert.data.prepare import prepared_data
 from robustbert.data.tokenizer import load_tokenizer
-from robustbert.device import Device
+from robustbert.device import Device, repeatable
 from robustbert.job import Job
 from robustbert.model.build import build_model
 from robustbert.optim.build import build_optimizer
 from robustbert.parallel.data_parallel import build_data_parallel
 from robustbert.parallel.mesh import Mesh, open_mesh
+from robustbert.parallel.micro_batch_graph import MicroBatchGraph
+from robustbert.parallel.pipeline import build_graph
 from robustbert.progress import Progress
 from robustbert.run_directory import RunDirectory
 from robustbert.train.metrics import Metrics
 from robustbert.train.pretrain import train_step, with_tokenizer
 from robustbert.train.start import Start
 from robustbert.train.state import TrainState
+from robustbert.train.stop_signal import StopSignal
 
 _TIMEOUT_S = 60
 
@@ -64,14 +67,25 @@ class Session:
     batches: object
     state: TrainState
     metrics: Metrics
+    stop: StopSignal
     progress: Progress
+    graph: MicroBatchGraph | None
     run: RunDirectory
     checkpoints: CheckpointManager
 
     def step(self) -> None:
         """One update by the production loop's own function. RuntimeError where it finds the step wrong."""
         trouble = train_step(
-            self.config, self.mesh, self.model, self.optimizer, self.batches, self.state, self.metrics, self.progress
+            self.config,
+            self.mesh,
+            self.model,
+            self.optimizer,
+            self.batches,
+            self.state,
+            self.metrics,
+            self.stop,
+            self.progress,
+            self.graph,
         )
         if trouble:
             raise RuntimeError(f"step {self.state.step}: {trouble}")
@@ -101,9 +115,10 @@ def open_session(
     config = with_tokenizer(config, tokenizer)
     if job.rank == 0:
         run.config_file.write_text(dump_config(config))
-    device = device or Device.detect(job)
+    device = device or Device.detect(job, config.precision)
     progress = Progress()
     with (
+        repeatable(config.train.deterministic),
         device.joined(job, _TIMEOUT_S) as store,
         open_mesh(device, config.parallel, _TIMEOUT_S) as mesh,
         Metrics(run, config, mesh, progress).closing() as metrics,
@@ -122,8 +137,11 @@ def open_session(
         checkpoints = CheckpointManager(config, run, mesh, store, model, optimizer, state)
         if not (resume and checkpoints.load_newest_good()):
             start.take()
+        graph = build_graph(model, mesh) if config.train.cuda_graphs and device.is_cuda else None
         metrics.start_interval()
         try:
-            yield Session(config, mesh, model, optimizer, batches, state, metrics, progress, run, checkpoints)
+            yield Session(
+                config, mesh, model, optimizer, batches, state, metrics, StopSignal(), progress, graph, run, checkpoints
+            )
         finally:
             batches.close()

@@ -57,7 +57,7 @@ def test_the_next_batch_is_sent_before_this_one_is_handed_out():
             taken.append(number)
             yield batch
 
-    arriving = Transfer(CPU)(source())
+    arriving = Transfer(CPU, packs=True)(source())
     for number in range(len(batches())):
         next(arriving)
         assert taken[-1] == min(number + 1, len(batches()) - 1)
