@@ -34,11 +34,10 @@ def add_and_norm(
 
 @dataclass(frozen=True)
 class Fusion:
-    """The functions of a model, compiled or as they are. layer: (layer, x_T1H, rows) -> x_T1H."""
+    """The functions of a model, compiled or as they are. compile: of a layer's forward; hooks of the layer stay outside of it."""
 
     is_compiled: bool
-    compiles_layers: bool
-    layer: Callable
+    compile: Callable[[Callable], Callable]
     bias_gelu: Callable
     add_and_norm: Callable
     loss_kernels: ChunkKernels
@@ -50,13 +49,12 @@ def build_fusion(compile: bool | str, device: torch.device, tp_size: int, variab
     if compile is True and missing:
         raise ValueError(f"model.compile: true needs {missing}; use auto, which does without")
     if compile is False or missing or (compile == "auto" and device.type != "cuda"):
-        return Fusion(False, False, _call, bias_gelu, add_and_norm, PLAIN_KERNELS)
+        return Fusion(False, _as_it_is, bias_gelu, add_and_norm, PLAIN_KERNELS)
     # With rows of many widths the second shape makes a kernel for all of them; otherwise a shape has its own.
     compiled = functools.partial(torch.compile, dynamic=None if variable_lengths else False)
     return Fusion(
         is_compiled=True,
-        compiles_layers=tp_size == 1,
-        layer=compiled(_call) if tp_size == 1 else _call,
+        compile=compiled if tp_size == 1 else _as_it_is,
         bias_gelu=compiled(bias_gelu) if tp_size > 1 else bias_gelu,
         add_and_norm=compiled(add_and_norm) if tp_size > 1 else add_and_norm,
         # All rows at once: nothing in fp32 is kept.
@@ -64,8 +62,8 @@ def build_fusion(compile: bool | str, device: torch.device, tp_size: int, variab
     )
 
 
-def _call(layer, x_T1H, rows):
-    return layer(x_T1H, rows)
+def _as_it_is(function: Callable) -> Callable:
+    return function
 
 
 def _missing_compiler(device: torch.device) -> str | None:

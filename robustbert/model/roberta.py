@@ -5,6 +5,7 @@ vocabulary, /tp = split over tensor-parallel ranks.
 """
 
 from functools import partial
+from types import MethodType
 
 import torch
 from megatron.core.enums import ModelType
@@ -49,6 +50,9 @@ class RobertaStage(MegatronModule):
                 for i in range(layers_per_stage)
             }
         )
+        forward = fusion.compile(EncoderLayer.forward)  # once for all of them
+        for layer in self.layers.values():
+            layer.forward = MethodType(forward, layer)
         self.lm_head = None
         if mesh.is_last_stage:
             self.lm_head = MaskedLanguageModelHead(config, megatron_config, mesh, fusion.loss_kernels)
@@ -101,9 +105,9 @@ class RobertaStage(MegatronModule):
         rows = describe_rows(lengths_B, *tokens_BS.shape, self.attention_kernel, tokens_BS.device)
         for layer in self.layers.values():
             if self.recompute == "full" and self.training:
-                x_T1H = recompute_backward(partial(self.fusion.layer, layer, rows=rows), False, x_T1H)
+                x_T1H = recompute_backward(partial(layer, rows=rows), False, x_T1H)
             else:
-                x_T1H = self.fusion.layer(layer, x_T1H, rows)
+                x_T1H = layer(x_T1H, rows)
         return x_T1H
 
     def gather(self, x_T1H: torch.Tensor) -> torch.Tensor:
