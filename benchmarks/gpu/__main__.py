@@ -2,7 +2,7 @@
 
 Runs stage after stage, the most telling first, each in a process of its own with its own time limit: what fails or hangs ends
 neither the others nor the script. Checks run side by side, measurements alone. Ends with one table; DIR gets the numbers
-(JSON), one log, a trace and the record. The exit code is 0 if every stage that ran is ok, 1 if not, 2 if nothing could run.
+(JSON), one log, a trace and the record. The exit code is 0 if every stage that ran is ok, 1 if not, 2 if nothing could run, 130 if interrupted.
 """
 
 import argparse
@@ -11,6 +11,7 @@ import dataclasses
 import io
 import shlex
 import shutil
+import signal
 import sys
 import tempfile
 import time
@@ -27,8 +28,8 @@ _EXAMPLE = f"""examples:
   python -m benchmarks.gpu --minutes 4 --output out --stages rates,speed-base,profile
   python -m benchmarks.gpu --minutes 10 --output out --rehearse         # every stage on the CPU at tiny sizes: no figures
 
-stages: {', '.join(stage.name for stage in STAGES)}
-groups: {', '.join(GROUPS)}
+stages: {", ".join(stage.name for stage in STAGES)}
+groups: {", ".join(GROUPS)}
 """
 _LAST_WORDS_S = 4.0  # kept for the table and the files
 _CORES_A_CHECK = 4
@@ -50,7 +51,11 @@ def main(arguments: list[str] | None = None) -> int:
     except (NothingToRun, UnknownStage, RuntimeError) as error:
         print(f"benchmarks.gpu: error: {error}", file=sys.stderr)
         return 2
-    title = f"rehearsal on CPU, no figures ({machine.one_line(settings.machine)})" if options.rehearse else machine.one_line(settings.machine)
+    title = (
+        f"rehearsal on CPU, no figures ({machine.one_line(settings.machine)})"
+        if options.rehearse
+        else machine.one_line(settings.machine)
+    )
     command = "python -m benchmarks.gpu " + shlex.join(arguments)
     print(title, flush=True)
     outcomes: list[Outcome] = []
@@ -60,7 +65,9 @@ def main(arguments: list[str] | None = None) -> int:
         print(progress_line(outcome, time.monotonic() - started), flush=True)
         write_output(options.output, settings, outcomes)
         with contextlib.redirect_stdout(io.StringIO()):
-            write_dated_record(options.output / "record.md", settings, command, describe(outcomes, title, options.rehearse), options.rehearse)
+            write_dated_record(
+                options.output / "record.md", settings, command, describe(outcomes, title, options.rehearse), options.rehearse
+            )
 
     if options.rehearse:  # on a CPU that others use as well
         stages = [dataclasses.replace(stage, limit_s=max(stage.limit_s, _REHEARSAL_LIMIT_S)) for stage in stages]
@@ -68,14 +75,18 @@ def main(arguments: list[str] | None = None) -> int:
     workers = 2 if options.rehearse else max(1, min(4, settings.machine["cores"] // _CORES_A_CHECK))
     from benchmarks.gpu.runner import Runner  # psutil: only now it is known to be there
 
+    was_interrupted = False
     try:
         Runner(settings, seconds, workers, report).run(stages)
     except KeyboardInterrupt:
+        was_interrupted = True
         print("interrupted: the table has what has ended", file=sys.stderr)
     table = describe(outcomes, title, options.rehearse)
     if options.record and outcomes:
         write_dated_record(record_file(settings.machine), settings, command, table, options.rehearse)
     print("\n" + "\n".join(table), flush=True)
+    if was_interrupted:
+        return 130
     return 0 if all(outcome.result in ("ok", "skipped") for outcome in outcomes) else 1
 
 
@@ -85,10 +96,14 @@ def _settings(options: argparse.Namespace) -> Settings:
     if options.minutes <= 0:
         raise NothingToRun(f"--minutes must be above 0, it is {options.minutes:g}")
     if missing := machine.missing_packages():
-        raise NothingToRun(f"{', '.join(missing)} not installed; pip install ., or carry wheels: python -m benchmarks.gpu.wheels --help")
+        raise NothingToRun(
+            f"{', '.join(missing)} not installed; pip install ., or carry wheels: python -m benchmarks.gpu.wheels --help"
+        )
     found = machine.find()
     if not found["cards"] and not options.rehearse:
-        raise NothingToRun("no CUDA GPU is visible here (torch.cuda.is_available() is false); --rehearse runs every stage on the CPU")
+        raise NothingToRun(
+            "no CUDA GPU is visible here (torch.cuda.is_available() is false); --rehearse runs every stage on the CPU"
+        )
     default = Path(tempfile.gettempdir()) / ("robustbert_gpu_rehearsal" if options.rehearse else "robustbert_gpu")
     work = (options.work or default).absolute()
     stale = [folder for folder in work.glob("*") if folder.is_dir() and folder.name in {stage.name for stage in STAGES}]
@@ -102,19 +117,34 @@ def _settings(options: argparse.Namespace) -> Settings:
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
-        prog="python -m benchmarks.gpu", description=__doc__, epilog=_EXAMPLE, formatter_class=argparse.RawDescriptionHelpFormatter
+        prog="python -m benchmarks.gpu",
+        description=__doc__,
+        epilog=_EXAMPLE,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     add = parser.add_argument
-    add("--minutes", type=float, required=True, metavar="N", help="all of it, start-up and table included; what does not fit is skipped")
+    add(
+        "--minutes",
+        type=float,
+        required=True,
+        metavar="N",
+        help="all of it, start-up and table included; what does not fit is skipped",
+    )
     add("--output", type=Path, required=True, metavar="DIR", help="at most 8 files, each below 16 MB")
     add("--stages", metavar="A,B", help="stages or groups, comma-separated; default: all")
     add("--record", action="store_true", help="also write a dated record under benchmarks/records/")
     add("--rehearse", action="store_true", help="on the CPU, tiny: tries the script itself, says nothing of a GPU")
-    add("--data", type=Path, metavar="DIR", help="prepared data (a run's data folder: tokenizer/, train*, valid*), with glue/ to finetune on")
+    add(
+        "--data",
+        type=Path,
+        metavar="DIR",
+        help="prepared data (a run's data folder: tokenizer/, train*, valid*), with glue/ to finetune on",
+    )
     add("--work", type=Path, metavar="DIR", help="scratch folder, prepared data is kept in it (default: in the temporary folder)")
     add("--nccl-library", type=Path, metavar="FILE", help="libnccl.so of 2.30 or later, preloaded where two ranks share a card")
     return parser
 
 
 if __name__ == "__main__":
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # whoever ends the script ends its stages as well
     sys.exit(main())

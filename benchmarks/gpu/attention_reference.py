@@ -21,7 +21,9 @@ def flash_attention(q_TAD: torch.Tensor, k_TAD: torch.Tensor, v_TAD: torch.Tenso
     """torch's flash kernel with cumulative lengths: fp16 and bf16, Ampere and later."""
     starts = cumulative(lengths, q_TAD.device)
     longest = max(lengths)
-    found = torch.ops.aten._flash_attention_forward(q_TAD, k_TAD, v_TAD, starts, starts, longest, longest, _NO_DROPOUT, False, False)
+    found = torch.ops.aten._flash_attention_forward(
+        q_TAD, k_TAD, v_TAD, starts, starts, longest, longest, _NO_DROPOUT, False, False
+    )
     return found[0]
 
 
@@ -35,7 +37,10 @@ def efficient_attention(q_TAD: torch.Tensor, k_TAD: torch.Tensor, v_TAD: torch.T
     return found[0][0]
 
 
-KERNELS = {"flash": (flash_attention, (torch.bfloat16, torch.float16)), "efficient": (efficient_attention, (torch.bfloat16, torch.float16, torch.float32))}
+KERNELS = {
+    "flash": (flash_attention, (torch.bfloat16, torch.float16)),
+    "efficient": (efficient_attention, (torch.bfloat16, torch.float16, torch.float32)),
+}
 # Largest absolute difference of context and gradients; inputs are standard normal.
 TOLERANCE = {torch.bfloat16: 4e-2, torch.float16: 5e-3, torch.float32: 1e-4}
 
@@ -45,7 +50,9 @@ def cumulative(lengths: list[int], device) -> torch.Tensor:
     return torch.tensor([0, *lengths], dtype=torch.int32, device=device).cumsum(0, dtype=torch.int32)
 
 
-def compare(kernel, dtype: torch.dtype, device: str, lengths: list[int], num_heads: int = 12, head_size: int = 64) -> dict[str, float]:
+def compare(
+    kernel, dtype: torch.dtype, device: str, lengths: list[int], num_heads: int = 12, head_size: int = 64
+) -> dict[str, float]:
     """Largest absolute difference to the reference: of the context, and of the gradients of q, k, v."""
     generator = torch.Generator().manual_seed(1)
     shape = (sum(lengths), num_heads, head_size)

@@ -20,7 +20,13 @@ def run(context: Context) -> str:
     texts = []
     for origin, on_cpu in (("device", False), ("cpu", True))[: 1 if context.rehearse else 2]:
         saved = make_run(context, f"saved_on_{origin}")
-        spec = TrainSpec(str(context.settings.work / "small.yaml"), optional(ModelConfig, "model.compile=false"), str(saved.path), _SAVED_AT, save=True)
+        spec = TrainSpec(
+            str(context.settings.work / "small.yaml"),
+            optional(ModelConfig, "model.compile=false"),
+            str(saved.path),
+            _SAVED_AT,
+            save=True,
+        )
         train_in_processes(spec, context.left_s(), on_cpu=on_cpu)
         with ThreadPoolExecutor() as pool:
             on_device, on_cpu_again = pool.map(lambda where: _continue(context, spec, saved.path, where), ("device", "cpu"))
@@ -37,5 +43,7 @@ def _continue(context: Context, spec: TrainSpec, saved: Path, where: str) -> lis
     resumed = replace(spec, run=str(copy), steps=_SAVED_AT + 5, resume=True, save=False)
     lines = train_in_processes(resumed, context.left_s(), on_cpu=where == "cpu")
     if lines[_SAVED_AT]["step"] != _SAVED_AT + 1:
-        raise RuntimeError(f"the run went on from step {lines[_SAVED_AT]['step'] - 1}, not from the checkpoint of step {_SAVED_AT}")
+        raise RuntimeError(
+            f"the run went on from step {lines[_SAVED_AT]['step'] - 1}, not from the checkpoint of step {_SAVED_AT}"
+        )
     return [line["loss"] for line in lines[_SAVED_AT:]]

@@ -9,7 +9,13 @@ from benchmarks.gpu.prepare import optional
 from robustbert.config import TrainConfig, load_config
 from robustbert.run_directory import RunDirectory
 
-_TINY_MODEL = ("model.num_layers=1", "model.hidden_size=32", "model.ffn_hidden_size=32", "model.num_attention_heads=2", "model.max_sequence_length=32")
+_TINY_MODEL = (
+    "model.num_layers=1",
+    "model.hidden_size=32",
+    "model.ffn_hidden_size=32",
+    "model.num_attention_heads=2",
+    "model.max_sequence_length=32",
+)
 _QUICKSTART = str(ROOT / "configs" / "quickstart.yaml")
 # tools/prove_resume with the launcher of tests/faults: its runs end without a conversion each.
 _PROVE_RESUME = "import sys; from launcher.prove_resume import main; sys.exit(main(sys.argv[1:], 'tests.faults.launch'))"
@@ -23,12 +29,20 @@ def call(context: Context, *words: str) -> str:
     """Run `python WORDS` in the checkout and return its output, which the stage's log has as well. CommandFailed."""
     print("$", *words, flush=True)
     done = subprocess.run(
-        [sys.executable, *words], cwd=ROOT, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, timeout=context.left_s()
+        [sys.executable, *words],
+        cwd=ROOT,
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        timeout=context.left_s(),
     )
     print(done.stdout, flush=True)
     if done.returncode:
         lines = [line.strip() for line in done.stdout.splitlines() if line.strip()]
-        raise CommandFailed(f"{words[1] if len(words) > 1 else words[0]}: exit code {done.returncode}: {lines[-1] if lines else 'no output'}")
+        raise CommandFailed(
+            f"{words[1] if len(words) > 1 else words[0]}: exit code {done.returncode}: {lines[-1] if lines else 'no output'}"
+        )
     return done.stdout
 
 
@@ -36,7 +50,14 @@ def quickstart(context: Context) -> str:
     """`launcher submit configs/quickstart.yaml` as shipped; where that is refused, with one process a card as well."""
     words = ["-m", "launcher", "submit", _QUICKSTART, f"run.dir={context.folder}"]
     if context.rehearse:
-        words += ["train.steps=4", "optim.warmup_steps=2", "train.eval_interval=4", "train.eval_sequences=16", *_TINY_MODEL, *_prepared_data(context)]
+        words += [
+            "train.steps=4",
+            "optim.warmup_steps=2",
+            "train.eval_interval=4",
+            "train.eval_sequences=16",
+            *_TINY_MODEL,
+            *_prepared_data(context),
+        ]
     try:
         call(context, *words)
         context.check("as shipped", True)
@@ -59,7 +80,12 @@ def quickstart(context: Context) -> str:
 def resume(context: Context) -> str:
     """tools/prove_resume with dropout: bitwise with train.deterministic, and what differs without it."""
     config = str(context.settings.work / "small.yaml")
-    own = ["model.dropout=0.1", "model.attention_dropout=0.1", "precision=bf16", f"cluster.processes_per_node={context.num_processes}"]
+    own = [
+        "model.dropout=0.1",
+        "model.attention_dropout=0.1",
+        "precision=bf16",
+        f"cluster.processes_per_node={context.num_processes}",
+    ]
     texts = []
     for name, overrides in (("deterministic", optional(TrainConfig, "train.deterministic=true")), ("plain", [])):
         if name == "deterministic" and not overrides:
@@ -95,7 +121,18 @@ def gpu_tests(context: Context) -> str:
     Of all test files only those that name the marker: others may import what this machine does not have.
     """
     files = sorted(str(file.relative_to(ROOT)) for file in (ROOT / "tests").rglob("test_*.py") if "mark.gpu" in file.read_text())
-    output = call(context, "-m", "pytest", "-m", "gpu", "-q", "-p", "no:cacheprovider", "--override-ini=addopts=-ra --strict-markers", *files)
+    output = call(
+        context,
+        "-m",
+        "pytest",
+        "-m",
+        "gpu",
+        "-q",
+        "-p",
+        "no:cacheprovider",
+        "--override-ini=addopts=-ra --strict-markers",
+        *files,
+    )
     summary = output.strip().splitlines()[-1].strip("= ")
     context.record(summary=summary)
     has_run = " passed" in summary
@@ -106,5 +143,12 @@ def gpu_tests(context: Context) -> str:
 def _prepared_data(context: Context) -> list[str]:
     """The rehearsal's prepared data in place of the quickstart's text."""
     data = load_config(context.settings.work / "small.yaml").data
-    entries = {name: "[%s]" % ", ".join("{path: %s}" % corpus.path for corpus in getattr(data, name)) for name in ("train", "valid")}
-    return [f"data.tokenizer={data.tokenizer}", f"data.train={entries['train']}", f"data.valid={entries['valid']}", "data.valid_fraction=0"]
+    entries = {
+        name: "[%s]" % ", ".join("{path: %s}" % corpus.path for corpus in getattr(data, name)) for name in ("train", "valid")
+    }
+    return [
+        f"data.tokenizer={data.tokenizer}",
+        f"data.train={entries['train']}",
+        f"data.valid={entries['valid']}",
+        "data.valid_fraction=0",
+    ]

@@ -92,7 +92,9 @@ class Context:
     def write(self, result: str, text: str, seconds: float = 0.0) -> None:
         self._file.parent.mkdir(parents=True, exist_ok=True)
         draft = self._file.with_suffix(".draft")
-        draft.write_text(json.dumps({"result": result, "text": text, "seconds": seconds, "values": self.values}, indent=1, default=str))
+        draft.write_text(
+            json.dumps({"result": result, "text": text, "seconds": seconds, "values": self.values}, indent=1, default=str)
+        )
         os.replace(draft, self._file)
 
     def of_stage(self, name: str) -> dict:

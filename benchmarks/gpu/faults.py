@@ -49,11 +49,15 @@ def inject(context: Context, lab: FaultLab, num_processes: int, names: tuple[str
     return f"{num_processes} process(es): {'; '.join(texts)}"
 
 
-def _judge(context: Context, name: str, found: FaultRun, code: int, whole: FaultRun, is_deterministic: bool, num_processes: int) -> str:
+def _judge(
+    context: Context, name: str, found: FaultRun, code: int, whole: FaultRun, is_deterministic: bool, num_processes: int
+) -> str:
     """A fault passes if the run finished, was told of in time and, deterministic, has bitwise the undisturbed weights."""
     done = found.run.path / "fault_done"
     injected_at = json.loads(done.read_text())["time"] if done.exists() else None
-    told = next((e for e in found.events("hang", "rank_lost", "failed", "restarted") if injected_at and e["time"] >= injected_at), None)
+    told = next(
+        (e for e in found.events("hang", "rank_lost", "failed", "restarted") if injected_at and e["time"] >= injected_at), None
+    )
     restarts = len(found.events("restarted"))
     delay_s = told["time"] - injected_at if told else None
     equal = code == 0 and weights(found) == weights(whole)
@@ -71,7 +75,14 @@ def _judge(context: Context, name: str, found: FaultRun, code: int, whole: Fault
     if is_deterministic:
         passed &= equal
     context.check(
-        name, passed, exit_code=code, told_after_s=delay_s, restarts=restarts, weights_equal=equal, words=words, must_be_equal=is_deterministic
+        name,
+        passed,
+        exit_code=code,
+        told_after_s=delay_s,
+        restarts=restarts,
+        weights_equal=equal,
+        words=words,
+        must_be_equal=is_deterministic,
     )
     if not passed:
         print(found.story(), flush=True)

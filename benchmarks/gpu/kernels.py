@@ -33,7 +33,9 @@ def _attention(context: Context) -> str:
             except (RuntimeError, NotImplementedError, TypeError) as error:
                 context.check(f"attention {label}", False, error=str(error).splitlines()[0])
                 continue
-            context.check(f"attention {label}", max(difference.values()) <= TOLERANCE[dtype], tolerance=TOLERANCE[dtype], **difference)
+            context.check(
+                f"attention {label}", max(difference.values()) <= TOLERANCE[dtype], tolerance=TOLERANCE[dtype], **difference
+            )
             found.append(f"{label} {max(difference.values()):.1e}")
     return "attention beside fp32: " + ", ".join(found)
 

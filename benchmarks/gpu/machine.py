@@ -12,7 +12,19 @@ import subprocess
 import sys
 from importlib.metadata import PackageNotFoundError, version
 
-_NEEDED = ("torch", "megatron", "mpi4py", "psutil", "xxhash", "yaml", "tokenizers", "transformers", "safetensors", "prometheus_client", "rich")
+_NEEDED = (
+    "torch",
+    "megatron",
+    "mpi4py",
+    "psutil",
+    "xxhash",
+    "yaml",
+    "tokenizers",
+    "transformers",
+    "safetensors",
+    "prometheus_client",
+    "rich",
+)
 
 
 def missing_packages() -> list[str]:
@@ -55,7 +67,12 @@ def one_line(machine: dict) -> str:
     """The cards and the versions, for a record."""
     cards = machine["cards"]
     names = f"{len(cards)} x {cards[0]['name']} ({cards[0]['bytes'] / 2**30:.0f} GiB)" if cards else "no card (CPU)"
-    versions = [f"driver {machine['driver']}", f"torch {machine['torch']}", f"NCCL {machine['nccl']}", f"cuDNN {machine['cudnn']}"]
+    versions = [
+        f"driver {machine['driver']}",
+        f"torch {machine['torch']}",
+        f"NCCL {machine['nccl']}",
+        f"cuDNN {machine['cudnn']}",
+    ]
     return ", ".join([names, *(text for text in versions if not text.endswith("None")), f"{machine['cores']} cores"])
 
 

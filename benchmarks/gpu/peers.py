@@ -43,12 +43,24 @@ def run(context: Context) -> str:
         for name, values in found.items():
             peak = f"{values['peak_bytes'] / 2**30:.1f}" if values.get("peak_bytes") else "-"
             rate = values.get("tokens_per_s")
-            rows.append([preset, num_rows, name, f"{rate:,.0f}" if rate else values["error"][:40], f"{ours / rate:.2f}" if rate else "", peak])
+            rows.append(
+                [
+                    preset,
+                    num_rows,
+                    name,
+                    f"{rate:,.0f}" if rate else values["error"][:40],
+                    f"{ours / rate:.2f}" if rate else "",
+                    peak,
+                ]
+            )
         rates = {name: values.get("tokens_per_s") for name, values in found.items() if name != OURS}
         texts.append(f"{preset}: " + ", ".join(f"{ours / rate:.2f} times {name}" for name, rate in rates.items() if rate))
         columns = ["model", "rows", "program", "tokens/s", "robustbert is x times", "GiB"]
         forget_compiled()
-        context.record(measured=measured, tables=[{"title": "peers: the same batches, in turns, bf16, 512 tokens", "columns": columns, "rows": rows}])
+        context.record(
+            measured=measured,
+            tables=[{"title": "peers: the same batches, in turns, bf16, 512 tokens", "columns": columns, "rows": rows}],
+        )
         gc.collect()
     return "; ".join(texts)
 
@@ -114,7 +126,9 @@ def peer_step(config: RunConfig, batches: list[Batch], device: str, compiled: bo
         )
     ).to(device)
     model.train()
-    optimizer = torch.optim.AdamW(model.parameters(), lr=optim.lr, betas=optim.betas, eps=optim.eps, weight_decay=optim.weight_decay, fused=True)
+    optimizer = torch.optim.AdamW(
+        model.parameters(), lr=optim.lr, betas=optim.betas, eps=optim.eps, weight_decay=optim.weight_decay, fused=True
+    )
     forward = torch.compile(model) if compiled else model
     inputs = [_pinned(peer_batch(batch), device) for batch in batches]
     number = 0

@@ -28,22 +28,38 @@ def run(context: Context) -> str:
     hardware = profile_of(context.settings.machine)
     texts, rows = [], []
     for preset, num_rows in (("roberta-base", 4),) if context.rehearse else _CASES:
-        config = full_config(context, f"train.micro_batch_size={num_rows}", f"train.global_batch_size={num_rows}", *_preset(context, preset))
+        config = full_config(
+            context, f"train.micro_batch_size={num_rows}", f"train.global_batch_size={num_rows}", *_preset(context, preset)
+        )
         run_directory = make_run(context, preset)
         planned = _plan(context, config, hardware)
         allocated = _allocated(context, config, run_directory)
         flops, expected_flops = _operations(context, config, make_run(context, f"{preset}-operations"))
         predicted = planned["positions"][0]["total_bytes"]
-        context.check(f"{preset}: operations", abs(flops / expected_flops - 1) <= _FLOPS_TOLERANCE, counted=flops, expected=expected_flops)
+        context.check(
+            f"{preset}: operations", abs(flops / expected_flops - 1) <= _FLOPS_TOLERANCE, counted=flops, expected=expected_flops
+        )
         texts.append(f"{preset} operations {flops / expected_flops:.4f} of torch's count")
         if allocated:
-            context.check(f"{preset}: memory", abs(predicted / allocated - 1) <= _MEMORY_TOLERANCE, predicted=predicted, allocated=allocated)
-            texts.append(f"memory {predicted / 2**30:.2f} GiB planned, {allocated / 2**30:.2f} allocated ({predicted / allocated:.3f})")
+            context.check(
+                f"{preset}: memory", abs(predicted / allocated - 1) <= _MEMORY_TOLERANCE, predicted=predicted, allocated=allocated
+            )
+            texts.append(
+                f"memory {predicted / 2**30:.2f} GiB planned, {allocated / 2**30:.2f} allocated ({predicted / allocated:.3f})"
+            )
         projected = planned["projected"]["tokens_per_s"]
-        rows.append([preset, num_rows, f"{predicted / 2**30:.2f}", f"{allocated / 2**30:.2f}" if allocated else "-", f"{projected:,.0f}"])
+        rows.append(
+            [preset, num_rows, f"{predicted / 2**30:.2f}", f"{allocated / 2**30:.2f}" if allocated else "-", f"{projected:,.0f}"]
+        )
     context.record(
         hardware=hardware,
-        tables=[{"title": f"launcher plan --hardware {hardware}", "columns": ["model", "rows", "GiB planned", "GiB allocated", "tokens/s projected"], "rows": rows}],
+        tables=[
+            {
+                "title": f"launcher plan --hardware {hardware}",
+                "columns": ["model", "rows", "GiB planned", "GiB allocated", "tokens/s projected"],
+                "rows": rows,
+            }
+        ],
     )
     return "; ".join(texts)
 

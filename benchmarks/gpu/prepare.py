@@ -28,9 +28,7 @@ cluster: {{processes_per_node: 1}}
 monitoring: {{prometheus_port: null}}
 """
 _TINY = "num_layers: 2, hidden_size: 32, ffn_hidden_size: 72, num_attention_heads: 2, max_sequence_length: 32, dropout: 0.1"
-_SMALL = (
-    "num_layers: 4, hidden_size: 256, ffn_hidden_size: 1024, num_attention_heads: 4, max_sequence_length: 128, dropout: 0.0, attention_dropout: 0.0"
-)
+_SMALL = "num_layers: 4, hidden_size: 256, ffn_hidden_size: 1024, num_attention_heads: 4, max_sequence_length: 128, dropout: 0.0, attention_dropout: 0.0"
 _SMALL_TINY = _TINY.replace("dropout: 0.1", "dropout: 0.0, attention_dropout: 0.0")
 ROBERTA_VOCAB_SIZE = 50265
 NUM_STEPS = 20  # of the comparisons
@@ -95,7 +93,9 @@ def optional(section: type, *overrides: str) -> list[str]:
 def _prepare_text(work: Path, rehearse: bool) -> Path:
     """The quickstart's own prose; in a rehearsal this project's documentation."""
     text = str(ROOT / "*" / "README.md") if rehearse else "python:stdlib"
-    values = dict(vocab_size=300, text=text, valid_fraction=0.3) if rehearse else dict(vocab_size=4096, text=text, valid_fraction=0.03)
+    values = (
+        dict(vocab_size=300, text=text, valid_fraction=0.3) if rehearse else dict(vocab_size=4096, text=text, valid_fraction=0.03)
+    )
     file, folder = work / "text.yaml", work / "prose"
     work.mkdir(parents=True, exist_ok=True)
     file.write_text(_TEXT.format(**values))

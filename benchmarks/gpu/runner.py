@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import psutil
 
 from benchmarks.gpu.context import ROOT, Settings
-from benchmarks.gpu.stages import PREPARE, Outcome, Stage
+from benchmarks.gpu.stages import PREPARE, Outcome, Stage, limit_of
 
 STAGE_MARK = "ROBUSTBERT_GPU_STAGE"  # in the environment of all of a stage's processes, never read by them
 _KILL_TIMEOUT_S = 5.0
@@ -48,7 +48,7 @@ class Runner:
         try:
             while waiting or self._running:
                 while waiting and self._has_room_for(waiting[0]):
-                    self._start(waiting.popleft())
+                    self._start(waiting.popleft(), list(waiting))
                 self._collect()
                 time.sleep(0.05)
         finally:
@@ -61,7 +61,7 @@ class Runner:
             return not self._running
         return len(self._running) < self.workers and not any(running.stage.alone for running in self._running)
 
-    def _start(self, stage: Stage) -> None:
+    def _start(self, stage: Stage, waiting: list[Stage]) -> None:
         left = self.left_s()
         if any(outcome.stage.name == PREPARE and outcome.result != "ok" for outcome in self.outcomes):
             self._end(Outcome(stage, "skipped", "there is no prepared data"))
@@ -69,7 +69,7 @@ class Runner:
         if left < stage.least_s:
             self._end(Outcome(stage, "skipped", f"{max(0.0, left):.0f} s left, it needs {stage.least_s:.0f}"))
             return
-        limit_s, mark = min(stage.limit_s, left), f"{os.getpid()}-{stage.name}"
+        limit_s, mark = limit_of(stage, waiting, left), f"{os.getpid()}-{stage.name}"
         for folder in (self.settings.logs, self.settings.results):
             folder.mkdir(parents=True, exist_ok=True)
         (self.settings.results / f"{stage.name}.json").unlink(missing_ok=True)

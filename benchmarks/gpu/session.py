@@ -129,9 +129,7 @@ def open_session(
         model = build_data_parallel(model, config.parallel, mesh)
         optimizer = build_optimizer(config.optim, config.parallel, model, mesh, config.precision, config.train.steps)
         if batches is None:
-            batches = build_train_batches(
-                prepared, config.data, config.train, config.run.seed, mesh.dp_rank, mesh.dp_size
-            )
+            batches = build_train_batches(prepared, config.data, config.train, config.run.seed, mesh.dp_rank, mesh.dp_size)
         state = TrainState(tokenizer_sha256=tokenizer.sha256)
         start = Start(config, run, mesh, model, optimizer, tokenizer.sha256)
         checkpoints = CheckpointManager(config, run, mesh, store, model, optimizer, state)

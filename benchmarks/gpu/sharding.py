@@ -32,7 +32,9 @@ def run(context: Context) -> str:
     for name, overrides in LAYOUTS.items():
         wanted = replace(spec, overrides=[*spec.overrides, *overrides, "cluster.processes_per_node=2"])
         try:
-            found = _train(context, replace(wanted, run=str(make_run(context, name).path), card=0 if shares_card else None), shares_card)
+            found = _train(
+                context, replace(wanted, run=str(make_run(context, name).path), card=0 if shares_card else None), shares_card
+            )
             nccl_works = True
             texts.append(f"{name} {_judge(context, name, found, reference):.1e}")
         except TrainingFailed as error:

@@ -73,7 +73,9 @@ def _measure_all(context: Context, wanted: list[Case]) -> str:
         gc.collect()
         _free(context)
         slowest_s = max(slowest_s, before - context.left_s())
-        measured.append({"preset": case.preset, "rows": case.rows, "precision": case.precision, "switches": case.switches} | found)
+        measured.append(
+            {"preset": case.preset, "rows": case.rows, "precision": case.precision, "switches": case.switches} | found
+        )
         table.append(_row(case, found, product))
         title = "one card, 512 tokens, dropout 0.1, optimizer included; 'of product': of the 8192-cubed bf16 product's rate"
         context.record(measured=measured, tables=[{"title": title, "columns": _COLUMNS, "rows": table}])
@@ -118,7 +120,12 @@ def measure_session(context: Context, session: Session) -> dict:
     seen = host_calls(profiled(session.step, context.device, _PROFILED), _PROFILED)
     rows = session.config.train.micro_batch_size
     step_s = [rows * session.config.data.sequence_length / rate for rate in rates]
-    return {"tokens_per_s": statistics.median(rates), "flops_per_s": statistics.median(flops), "peak_bytes": max(peaks), "padded_step_s": step_s} | seen
+    return {
+        "tokens_per_s": statistics.median(rates),
+        "flops_per_s": statistics.median(flops),
+        "peak_bytes": max(peaks),
+        "padded_step_s": step_s,
+    } | seen
 
 
 def _peak(context: Context) -> int:

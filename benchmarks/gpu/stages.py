@@ -15,14 +15,15 @@ class Stage:
     least_s: float  # with less time left it is skipped
     limit_s: float  # then its processes are killed
     alone: bool = False
+    grows: bool = False  # makes use of more time than its limit, where the others leave some
 
 
 def _check(name: str, module: str, least_s: float, limit_s: float) -> Stage:
     return Stage(name, "check", f"benchmarks.gpu.{module}", least_s, limit_s)
 
 
-def _alone(name: str, group: str, module: str, least_s: float, limit_s: float) -> Stage:
-    return Stage(name, group, f"benchmarks.gpu.{module}", least_s, limit_s, alone=True)
+def _alone(name: str, group: str, module: str, least_s: float, limit_s: float, grows: bool = False) -> Stage:
+    return Stage(name, group, f"benchmarks.gpu.{module}", least_s, limit_s, alone=True, grows=grows)
 
 
 STAGES = (
@@ -37,14 +38,22 @@ STAGES = (
     _check("memory", "planned:run", 25, 90),
     _check("tests", "commands:gpu_tests", 20, 120),
     _alone("rates", "speed", "rates:run", 8, 30),
-    _alone("speed-base", "speed", "speed:base", 25, 110),
-    _alone("speed-large", "speed", "speed:large", 25, 110),
-    _alone("peers", "speed", "peers:run", 30, 110),
+    _alone("speed-base", "speed", "speed:base", 25, 90, grows=True),
+    _alone("speed-large", "speed", "speed:large", 25, 70, grows=True),
+    _alone("peers", "speed", "peers:run", 30, 90, grows=True),
     _alone("profile", "profile", "step_profile:run", 20, 50),
-    _alone("sharding", "sharding", "sharding:run", 30, 120),
-    _alone("learn", "learn", "learn:run", 60, 7200),
+    _alone("sharding", "sharding", "sharding:run", 30, 100),
+    _alone("learn", "learn", "learn:run", 60, 60, grows=True),
 )
 GROUPS = tuple(dict.fromkeys(stage.group for stage in STAGES))
+
+
+def limit_of(stage: Stage, waiting: list[Stage], left_s: float) -> float:
+    """Seconds that a stage may take, when `waiting` come after it: its limit, and of what all leave its share if it grows."""
+    surplus = left_s - stage.limit_s - sum(other.limit_s for other in waiting)
+    if not stage.grows or surplus <= 0:
+        return min(stage.limit_s, left_s)
+    return stage.limit_s + surplus / sum(other.grows for other in [stage, *waiting])
 
 
 class UnknownStage(ValueError):
@@ -61,7 +70,9 @@ def choose(names: str | None) -> list[Stage]:
     wanted = {name.strip() for name in names.split(",") if name.strip()}
     known = {stage.name for stage in STAGES} | set(GROUPS)
     if unknown := sorted(wanted - known):
-        raise UnknownStage(f"no stage or group {', '.join(unknown)}; there are {', '.join(s.name for s in STAGES)}; groups: {', '.join(GROUPS)}")
+        raise UnknownStage(
+            f"no stage or group {', '.join(unknown)}; there are {', '.join(s.name for s in STAGES)}; groups: {', '.join(GROUPS)}"
+        )
     return [stage for stage in STAGES if stage.name == PREPARE or stage.name in wanted or stage.group in wanted]
 
 

@@ -9,7 +9,7 @@ from benchmarks.gpu.context import Context
 from benchmarks.gpu.prepare import full_config, make_run
 from benchmarks.gpu.session import open_session
 
-_STEPS, _SHOWN = 5, 14
+_STEPS, _SHOWN = 5, 10
 _NAME_WIDTH = 70
 LARGEST_TRACE = 15 * 2**20
 
@@ -25,9 +25,12 @@ def run(context: Context) -> str:
     totals = total_by_name(events)
     whole = sum(total for _, total, _ in totals)
     rows = [
-        [name[:_NAME_WIDTH], f"{total / _STEPS / 1e6:.2f}", f"{total / whole:.1%}", f"{count / _STEPS:.0f}"] for name, total, count in totals[:_SHOWN]
+        [name[:_NAME_WIDTH], f"{total / _STEPS / 1e6:.2f}", f"{total / whole:.1%}", f"{count / _STEPS:.0f}"]
+        for name, total, count in totals[:_SHOWN]
     ]
-    title = f"{_STEPS} steps: {idle:.1%} idle, {calls['waits']:.1f} waits, {calls['launches']:.0f} launches a step; longest kernels"
+    title = (
+        f"{_STEPS} steps: {idle:.1%} idle, {calls['waits']:.1f} waits, {calls['launches']:.0f} launches a step; longest kernels"
+    )
     context.record(
         idle_share=idle,
         **calls,

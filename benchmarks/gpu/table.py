@@ -5,7 +5,7 @@ import textwrap
 from benchmarks.gpu.stages import STAGES, Outcome
 
 WIDTH = 108
-_LONGEST_TEXT = 400  # characters of a stage's line in the table; all of it is in the JSON
+_LONGEST_TEXT = 300  # characters of a stage's line in the table; all of it is in the JSON
 
 
 def progress_line(outcome: Outcome, total_s: float) -> str:

@@ -55,9 +55,23 @@ def train_in_processes(
         own |= ({"CUDA_VISIBLE_DEVICES": ""} if on_cpu else {}) | (environment or {})
         inherited = {name: value for name, value in os.environ.items() if name not in _RANK_NAMES}
         with open(file.with_suffix(".log"), "wb") as log:
-            command = [sys.executable, "-m", "benchmarks.gpu.train_job", str(file.with_suffix(".json")), str(file.with_suffix(".out"))]
+            command = [
+                sys.executable,
+                "-m",
+                "benchmarks.gpu.train_job",
+                str(file.with_suffix(".json")),
+                str(file.with_suffix(".out")),
+            ]
             processes.append(
-                subprocess.Popen(command, cwd=ROOT, env=inherited | own, stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True)
+                subprocess.Popen(
+                    command,
+                    cwd=ROOT,
+                    env=inherited | own,
+                    stdin=subprocess.DEVNULL,
+                    stdout=log,
+                    stderr=log,
+                    start_new_session=True,
+                )
             )
     try:
         _wait(processes, files, timeout_s)
@@ -81,7 +95,9 @@ def _wait(processes: list[subprocess.Popen], files: list[Path], timeout_s: float
             return
         if time.monotonic() > deadline:
             late = codes.index(None)
-            raise TrainingFailed(f"rank {late} had not ended after {timeout_s:.0f} s; last: {last_line(files[late].with_suffix('.log'))}")
+            raise TrainingFailed(
+                f"rank {late} had not ended after {timeout_s:.0f} s; last: {last_line(files[late].with_suffix('.log'))}"
+            )
         time.sleep(0.05)
 
 

@@ -139,27 +139,41 @@ def install_lines(folder: Path, python: str) -> list[str]:
 def main(arguments: list[str] | None = None) -> int:
     """Download and print; 2 with one line where something cannot be had or the wheels are too many."""
     parser = argparse.ArgumentParser(
-        prog="python -m benchmarks.gpu.wheels", description=__doc__, epilog=_EXAMPLE, formatter_class=argparse.RawDescriptionHelpFormatter
+        prog="python -m benchmarks.gpu.wheels",
+        description=__doc__,
+        epilog=_EXAMPLE,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("--output", type=Path, required=True, metavar="DIR", help="the folder for the wheels")
     parser.add_argument("--python", default="3.12", help="of the GPU machine (default: 3.12)")
     parser.add_argument(
-        "--have", default="h100", metavar="NAME|FILE", help="what the machine has: h100 (default), bare, or a file of `pip freeze`"
+        "--have",
+        default="h100",
+        metavar="NAME|FILE",
+        help="what the machine has: h100 (default), bare, or a file of `pip freeze`",
     )
-    parser.add_argument("--limit", type=float, default=_LARGEST_MIB, metavar="MIB", help=f"largest sum of the wheels (default: {_LARGEST_MIB})")
+    parser.add_argument(
+        "--limit", type=float, default=_LARGEST_MIB, metavar="MIB", help=f"largest sum of the wheels (default: {_LARGEST_MIB})"
+    )
     parser.add_argument("--all", action="store_true", help=f"also {', '.join(f'{k} ({v})' for k, v in _ONLY_FOR.items())}")
     options = parser.parse_args(arguments)
     listed = TARGETS / f"{options.have}.txt"
     file = listed if listed.exists() else Path(options.have)
     try:
         if not file.is_file():
-            raise WheelError(f"--have {options.have}: neither a file nor one of {', '.join(sorted(p.stem for p in TARGETS.glob('*.txt')))}")
+            raise WheelError(
+                f"--have {options.have}: neither a file nor one of {', '.join(sorted(p.stem for p in TARGETS.glob('*.txt')))}"
+            )
         options.output.mkdir(parents=True, exist_ok=True)
-        wanted = [text for text in project_requirements() if options.all or canonicalize_name(Requirement(text).name) not in _ONLY_FOR]
+        wanted = [
+            text for text in project_requirements() if options.all or canonicalize_name(Requirement(text).name) not in _ONLY_FOR
+        ]
         wheels = collect(wanted, read_have(file), options.python, options.output)
         total = sum(wheel.stat().st_size for wheel in wheels) / 2**20
         if total > options.limit:
-            raise WheelError(f"the wheels are {total:.0f} MiB, more than {options.limit:g}: give the machine's own `pip freeze` as --have, or --limit")
+            raise WheelError(
+                f"the wheels are {total:.0f} MiB, more than {options.limit:g}: give the machine's own `pip freeze` as --have, or --limit"
+            )
     except (WheelError, OSError) as error:
         print(f"benchmarks.gpu.wheels: error: {error}", file=sys.stderr)
         return 2

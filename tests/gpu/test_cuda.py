@@ -73,7 +73,15 @@ def test_the_loss_is_that_of_hugging_face(tmp_path, precision):
         session.checkpoints.finish()
         (loss,) = session.losses()
     first = committed_checkpoints(run.checkpoints)[0]
-    command = [sys.executable, str(ROOT / "tools" / "convert"), str(first), "--to", "huggingface", "--output", str(tmp_path / "model")]
+    command = [
+        sys.executable,
+        str(ROOT / "tools" / "convert"),
+        str(first),
+        "--to",
+        "huggingface",
+        "--output",
+        str(tmp_path / "model"),
+    ]
     subprocess.run(command, check=True, env=os.environ | {"CUDA_VISIBLE_DEVICES": ""})
     tolerance = {"fp32": 1e-5, "bf16": 1e-2, "fp16": 2e-3}[precision]
     assert loss == pytest.approx(hugging_face_loss(tmp_path / "model", batches), rel=tolerance)
