@@ -1,9 +1,11 @@
-"""Attention over rows of different lengths: the kernels of CUDA that take cumulative lengths, and a plain fp32 reference.
+"""Attention over rows of different lengths: the model's kernels for CUDA beside a plain fp32 reference.
 
 T tokens of all segments one after the other, A heads, D head size, B segments.
 """
 
 import torch
+
+from robustbert.model.attention import EFFICIENT, FLASH, Rows, attend_to_segments
 
 _NO_DROPOUT = 0.0
 
@@ -17,29 +19,19 @@ def segment_attention(q_TAD: torch.Tensor, k_TAD: torch.Tensor, v_TAD: torch.Ten
     return torch.cat(parts)
 
 
-def flash_attention(q_TAD: torch.Tensor, k_TAD: torch.Tensor, v_TAD: torch.Tensor, lengths: list[int]) -> torch.Tensor:
-    """torch's flash kernel with cumulative lengths: fp16 and bf16, Ampere and later."""
-    starts = cumulative(lengths, q_TAD.device)
-    longest = max(lengths)
-    found = torch.ops.aten._flash_attention_forward(
-        q_TAD, k_TAD, v_TAD, starts, starts, longest, longest, _NO_DROPOUT, False, False
-    )
-    return found[0]
+def _by(kernel: str):
+    """The model's own attention by one of its kernels, in the form of segment_attention."""
 
+    def attention(q_TAD: torch.Tensor, k_TAD: torch.Tensor, v_TAD: torch.Tensor, lengths: list[int]) -> torch.Tensor:
+        rows = Rows(len(lengths), max(lengths), segments_N=cumulative(lengths, q_TAD.device))
+        return attend_to_segments(q_TAD, k_TAD, v_TAD, rows, _NO_DROPOUT, kernel)
 
-def efficient_attention(q_TAD: torch.Tensor, k_TAD: torch.Tensor, v_TAD: torch.Tensor, lengths: list[int]) -> torch.Tensor:
-    """torch's memory-efficient kernel with cumulative lengths: every precision, also before Ampere."""
-    starts = cumulative(lengths, q_TAD.device)
-    longest = max(lengths)
-    found = torch.ops.aten._efficient_attention_forward(
-        q_TAD[None], k_TAD[None], v_TAD[None], None, starts, starts, longest, longest, _NO_DROPOUT, 0, True
-    )
-    return found[0][0]
+    return attention
 
 
 KERNELS = {
-    "flash": (flash_attention, (torch.bfloat16, torch.float16)),
-    "efficient": (efficient_attention, (torch.bfloat16, torch.float16, torch.float32)),
+    FLASH: (_by(FLASH), (torch.bfloat16, torch.float16)),
+    EFFICIENT: (_by(EFFICIENT), (torch.bfloat16, torch.float16, torch.float32)),
 }
 # Largest absolute difference of context and gradients; inputs are standard normal.
 TOLERANCE = {torch.bfloat16: 4e-2, torch.float16: 5e-3, torch.float32: 1e-4}

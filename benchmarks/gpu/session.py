@@ -29,7 +29,6 @@ from robustbert.train.metrics import Metrics
 from robustbert.train.pretrain import train_step, with_tokenizer
 from robustbert.train.start import Start
 from robustbert.train.state import TrainState
-from robustbert.train.stop_signal import StopSignal
 
 _TIMEOUT_S = 60
 
@@ -50,6 +49,15 @@ class FixedBatches:
         """Nothing was started."""
 
 
+class NeverStop:
+    """In place of StopSignal: the signals of whoever opens a session stay their own."""
+
+    is_requested = False
+
+    def agree(self, is_requested_anywhere: bool) -> None:
+        """No rank asks for it."""
+
+
 def forget_compiled() -> None:
     """Between sessions of one process whose shapes differ: torch compiles a function only so often."""
     if "torch._dynamo" in sys.modules:
@@ -67,7 +75,7 @@ class Session:
     batches: object
     state: TrainState
     metrics: Metrics
-    stop: StopSignal
+    stop: NeverStop
     progress: Progress
     graph: MicroBatchGraph | None
     run: RunDirectory
@@ -139,7 +147,7 @@ def open_session(
         metrics.start_interval()
         try:
             yield Session(
-                config, mesh, model, optimizer, batches, state, metrics, StopSignal(), progress, graph, run, checkpoints
+                config, mesh, model, optimizer, batches, state, metrics, NeverStop(), progress, graph, run, checkpoints
             )
         finally:
             batches.close()

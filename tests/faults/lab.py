@@ -15,6 +15,7 @@ from robustbert.checkpoint.manifest import committed_checkpoints, verify
 from robustbert.run_directory import RunDirectory
 from tests.train.small_run import write_text
 
+ROOT = Path(__file__).resolve().parents[2]
 CONFIG = """
 model: {num_layers: 2, hidden_size: 32, ffn_hidden_size: 72, num_attention_heads: 4, max_sequence_length: 32}
 data: {tokenizer: TOKENIZER, train: [{path: CORPUS}]}
