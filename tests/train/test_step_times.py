@@ -5,10 +5,13 @@ import statistics
 import time
 
 import pytest
+import torch
+import torch.distributed as dist
 from torch.distributed.distributed_c10d import ProcessGroup, Work
 
 from robustbert.config import load_config
 from robustbert.parallel.collective_time import _ON_STREAM, CollectiveTime
+from robustbert.plan.simulation import fake_job
 from robustbert.progress import Progress
 from robustbert.run_directory import RunDirectory
 from robustbert.testing import run_on_ranks
@@ -144,3 +147,17 @@ def test_nothing_stays_replaced_whatever_happens():
             assert (ProcessGroup.allreduce is not before[1 + names.index("allreduce")]) == is_cuda
             raise RuntimeError("on demand")
         assert [Work.wait, *(getattr(ProcessGroup, name) for name in names)] == before
+
+
+@pytest.mark.parametrize("is_cuda", [False, True])
+def test_collectives_work_while_they_are_measured_and_afterwards(is_cuda):
+    with fake_job(0, 2):
+        collectives = CollectiveTime(False)
+        collectives._is_cuda = is_cuda
+        before = [vars(ProcessGroup)["allreduce"], vars(Work)["wait"]]
+        collectives.start()
+        dist.all_reduce(torch.ones(2))
+        collectives.stop()
+        dist.all_reduce(torch.ones(2))  # of a method that no longer took its object this would be a TypeError
+        assert len(collectives.waits) == is_cuda  # the fake group's work is done without a wait
+        assert [vars(ProcessGroup)["allreduce"], vars(Work)["wait"]] == before
