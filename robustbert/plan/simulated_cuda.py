@@ -30,10 +30,8 @@ def ignore(event: str) -> None:
 
 
 def assumed_value(dtype: torch.dtype) -> bool | float | int:
-    """What a program is told that asks for a fake tensor's value: all is well, nothing overflowed, one of them is there."""
-    if dtype == torch.bool:
-        return True
-    return 0.0 if dtype.is_floating_point else 1
+    """What a program is told that asks for a fake tensor's value: a yes, a one."""
+    return True if dtype == torch.bool else 1.0 if dtype.is_floating_point else 1
 
 
 class SimulatedCuda(CudaMeansCpu):

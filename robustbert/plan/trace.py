@@ -68,11 +68,21 @@ class StepTrace(TorchDispatchMode):
         outputs = device_tensors(result)
         for tensor in outputs:
             self._count_storage(tensor)
-        if (inputs or outputs) and is_kernel(function, outputs, before):
+        if (inputs or outputs) and _is_kernel(function, outputs, before):
+            name = function.overloadpacket.__name__
             flops = operator_flops(function, args, kwargs, result)
-            moved = moved_bytes(function.overloadpacket.__name__, args, inputs, outputs)
-            self.work.operators.append((flops, moved, bool(inputs) and inputs[0].element_size() == 2))
+            in_16_bits = bool(inputs) and inputs[0].element_size() == 2
+            self.count_operator(name, flops, _moved_bytes(name, args, inputs, outputs), in_16_bits)
         return result
+
+    def count_operator(self, name: str, flops: float, moved_bytes: int, in_16_bits: bool) -> None:
+        """Called with every operator that starts work on the device."""
+        self.work.operators.append((flops, moved_bytes, in_16_bits))
+
+    def count_collective(self, name: str, collective: Collective) -> None:
+        """Called with every collective and its name in c10d, also of one process alone, for which it is no work."""
+        if len(collective.ranks) > 1:
+            self.work.collectives.append(collective)
 
     def _count_storage(self, tensor: torch.Tensor, is_new: bool = True) -> None:
         storage = tensor.untyped_storage()
@@ -94,8 +104,7 @@ class StepTrace(TorchDispatchMode):
         if kind is None or group is None:
             return
         ranks = tuple(dist.get_process_group_ranks(dist.ProcessGroup.unbox(group)))
-        if len(ranks) > 1:
-            self.work.collectives.append(Collective(kind, ranks, message_bytes(args, len(ranks))))
+        self.count_collective(name, Collective(kind, ranks, message_bytes(args, len(ranks))))
 
 
 def device_tensors(values) -> list[FakeTensor]:
@@ -103,7 +112,7 @@ def device_tensors(values) -> list[FakeTensor]:
     return [value for value in tree_leaves(values) if isinstance(value, FakeTensor)]
 
 
-def is_kernel(function, outputs: list[torch.Tensor], input_storages: set[int]) -> bool:
+def _is_kernel(function, outputs: list[torch.Tensor], input_storages: set[int]) -> bool:
     """Whether a call starts work on the device: it is no view and no mere allocation."""
     if function.namespace in _NO_KERNEL or function.overloadpacket.__name__ in _NO_WORK:
         return False
@@ -111,7 +120,7 @@ def is_kernel(function, outputs: list[torch.Tensor], input_storages: set[int]) -
     return function._schema.is_mutable or not is_view
 
 
-def moved_bytes(name: str, args: tuple, inputs: list[torch.Tensor], outputs: list[torch.Tensor]) -> int:
+def _moved_bytes(name: str, args: tuple, inputs: list[torch.Tensor], outputs: list[torch.Tensor]) -> int:
     """Bytes that an operator reads and writes."""
     if name == "index_put_":
         return 2 * _size_of(args[2])
@@ -121,7 +130,9 @@ def moved_bytes(name: str, args: tuple, inputs: list[torch.Tensor], outputs: lis
 
 
 def _size_of(values) -> int:
-    return sum(tensor.numel() * tensor.element_size() for tensor in tree_leaves(values) if isinstance(tensor, torch.Tensor))
+    """Bytes of all tensors among the values; an expanded one has those of its storage."""
+    tensors = (value for value in tree_leaves(values) if isinstance(value, torch.Tensor))
+    return sum(min(t.numel() * t.element_size(), t.untyped_storage().nbytes()) for t in tensors)
 
 
 def _largest(*places: int) -> Callable[[tuple, int], int]:

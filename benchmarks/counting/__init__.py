@@ -1,0 +1,1 @@
+"""What a training step asks of a GPU, counted without one: waits, operators, memory of the loss, graphs, masks."""
