@@ -5,33 +5,37 @@ once a forward pass, the other attends. Earlier versions, and encoders that were
 R rows, S tokens a row, T = R * S, A heads, D head size.
 """
 
-import math
+import functools
 import sys
 
 import torch
 
-from robustbert.model.attention import SDPA, Rows, attend_to_segments, choose_kernel, describe_rows
+from robustbert.model.attention import EFFICIENT, FLASH, SDPA, Rows, attend_to_segments, choose_kernel, describe_rows
 
-NAME = "robustbert_segments"
+NAMES = {FLASH: "robustbert_fa", EFFICIENT: "robustbert_me"}  # transformers looks for packages if a name has "flash" in it
 # Encoders whose attention is softmax(q k^T / sqrt(D)) v over all of a row, without a position bias, a window or a cache
 _CHECKED = frozenset({"roberta", "bert", "xlm-roberta", "camembert", "electra", "distilbert"})
 _INTERFACE = ("ALL_ATTENTION_FUNCTIONS", "create_bidirectional_mask")
 
 
-def attend_in_segments(model: torch.nn.Module) -> bool:
-    """Have a model of transformers attend in segments wherever a variable-length kernel suits; whether it does.
+def attend_in_segments(model: torch.nn.Module, device: torch.device, dtype: torch.dtype) -> bool:
+    """Have a model of transformers attend in segments if the device has a kernel for it; whether it does from now on.
 
-    Padding must be on the right. What save_pretrained writes is not changed.
+    dtype: what the model computes in on the device, by autocast or by itself. Padding must be on the right. What save_pretrained
+    writes is not changed.
     """
-    encoder = model.base_model
-    if model.config.model_type not in _CHECKED or getattr(model.config, "is_decoder", False) or not _has_interface(encoder):
+    config, encoder = model.config, model.base_model
+    if config.model_type not in _CHECKED or getattr(config, "is_decoder", False) or not _has_interface(encoder):
+        return False
+    kernel = choose_kernel(device, dtype, config.hidden_size // config.num_attention_heads)
+    if kernel == SDPA:
         return False
     from transformers import AttentionInterface, AttentionMaskInterface
 
-    AttentionInterface.register(NAME, attention)
-    AttentionMaskInterface.register(NAME, segments_or_mask)
-    encoder.set_attn_implementation(NAME)
-    return encoder.config._attn_implementation == NAME
+    AttentionInterface.register(NAMES[kernel], functools.partial(attention, kernel=kernel))
+    AttentionMaskInterface.register(NAMES[kernel], functools.partial(segments, kernel=kernel))
+    encoder.set_attn_implementation(NAMES[kernel])
+    return encoder.config._attn_implementation == NAMES[kernel]
 
 
 def _has_interface(encoder: torch.nn.Module) -> bool:
@@ -39,34 +43,25 @@ def _has_interface(encoder: torch.nn.Module) -> bool:
     return all(name in vars(sys.modules[type(encoder).__module__]) for name in _INTERFACE)
 
 
-def segments_or_mask(*, attention_mask: torch.Tensor | None = None, config, dtype: torch.dtype, **others):
-    """What the layers are given for the rows: segments_N where a variable-length kernel suits, otherwise SDPA's mask.
+def segments(*, attention_mask: torch.Tensor | None = None, kernel: str, **others) -> torch.Tensor | None:
+    """What all layers are given for a mask: segments_N; None without a padding mask.
 
-    attention_mask: bool (R, S), False on padding. others: what only SDPA's mask takes.
+    attention_mask: bool (R, S), False on padding. others: what masks of other kinds are made of.
     """
-    from transformers.masking_utils import sdpa_mask
-
-    kernel = SDPA
-    if attention_mask is not None:
-        kernel = choose_kernel(attention_mask.device, dtype, config.hidden_size // config.num_attention_heads)
-    if kernel == SDPA:
-        return sdpa_mask(attention_mask=attention_mask, config=config, dtype=dtype, **others)
+    if attention_mask is None:
+        return None
     return describe_rows(attention_mask.sum(1), *attention_mask.shape, kernel, attention_mask.device).segments_N
 
 
-def attention(module, query_RASD, key_RASD, value_RASD, mask, dropout: float = 0.0, scaling: float | None = None, **others):
-    """One layer's attention: (R, S, A, D), and None for the weights. mask: what segments_or_mask gave.
+def attention(module, query_RASD, key_RASD, value_RASD, segments_N, dropout=0.0, scaling=None, *, kernel: str, **others):
+    """One layer's attention: (R, S, A, D), and None for the weights.
 
     The heads are views of (R, S, A, D), as the projections give them: no layout is copied.
     """
-    if mask is None or mask.dim() != 1:
-        from transformers.integrations.sdpa_attention import sdpa_attention_forward
-
-        return sdpa_attention_forward(module, query_RASD, key_RASD, value_RASD, mask, dropout=dropout, scaling=scaling, **others)
     num_rows, _, length, head_size = query_RASD.shape
-    assert scaling is None or math.isclose(scaling, head_size**-0.5), f"attention is scaled by {scaling}"
+    assert scaling in (None, head_size**-0.5), f"the kernels scale by {head_size**-0.5}, not by {scaling}"
+    if segments_N is None:
+        segments_N = describe_rows(None, num_rows, length, kernel, query_RASD.device).segments_N
     query, key, value = (heads.transpose(1, 2).flatten(0, 1) for heads in (query_RASD, key_RASD, value_RASD))
-    # Under autocast the projections decide the precision, so the kernel is chosen here
-    kernel = choose_kernel(query.device, query.dtype, head_size)
-    context_TAD = attend_to_segments(query, key, value, Rows(num_rows, length, segments_N=mask), dropout, kernel)
+    context_TAD = attend_to_segments(query, key, value, Rows(num_rows, length, segments_N=segments_N), dropout, kernel)
     return context_TAD.view(num_rows, length, *context_TAD.shape[1:]), None

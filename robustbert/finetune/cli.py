@@ -135,6 +135,7 @@ def _parser() -> argparse.ArgumentParser:
     add("--start-from", type=Path, metavar="DIR", help="a former finetuning's output: its encoder, with a new head")
     add("--data", type=Path, required=True, metavar="DIR", help="the task's official files, or the folder that holds its folder")
     add("--output", type=Path, required=True, metavar="DIR", help="the folder to make; one of the same command is resumed, a sweep also grows")
+    add("--compile", action="store_true", help="compile the encoder's layers: on a GPU, for many steps; the last bits then depend on the processes")
     _add_sweep(parser)
     group = parser.add_argument_group("of ensembles and the leaderboard")
     add = group.add_argument

@@ -40,7 +40,7 @@ def finetune_one(options: argparse.Namespace, job: Job) -> int:
     _prepare_libraries()
     task = build_task(options.task)
     settings = replace(task.settings, **given_settings(options))
-    request = Request(options.data, options.output, settings, options.model, options.start_from, options.tokenizer)
+    request = Request(options.data, options.output, settings, options.model, options.start_from, options.tokenizer, options.compile)
     with build_view(job.rank, job.world_size) as view:
         result = finetune(task, request, job, view)
     if job.rank == 0:
@@ -175,6 +175,7 @@ def _run_stage(
         cells += grid_cells(name, parse_grid(options.grid, grid), seeds)
         replace(task.settings, **fixed)  # checked before anything is written
     shared = [word for name, value in fixed.items() for word in ([option_name(name)] + ([] if value is True else [str(value)]))]
+    shared += ["--compile"] if options.compile else []
     launcher = [f"--scheduler={options.scheduler}"] if options.scheduler else []
     launcher += [f"--parallel={options.parallel}"] if options.parallel else []
     return run_sweep(

@@ -64,7 +64,7 @@ class Ensemble:
     def _outputs(self, member: OutputFolder, split: str, examples: list) -> tuple[list, list[np.ndarray]]:
         tokenizer = read_tokenizer(member.model)
         settings = Settings(**member.result()["settings"])
-        model = place(self.task.load_model(member.model), self._device.torch_device)
+        model = place(self.task.load_model(member.model), self._device.torch_device, settings.precision)
         items = self.task.items(examples, tokenizer, min(settings.max_length, num_positions(model)), False)
         file = member.model / outputs_file(split)
         known = load_outputs(file, items)

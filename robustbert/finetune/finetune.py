@@ -34,6 +34,7 @@ class Request:
     model: Path | None = None
     start_from: Path | None = None
     tokenizer: Path | None = None  # of a model without one beside it
+    compiled: bool = False  # how it is computed, not what: a folder goes on with either
 
     @property
     def cache(self) -> Path:
@@ -59,7 +60,8 @@ def finetune(task: Task, request: Request, job: Job, view: Quiet) -> dict:
             return finished
         examples = _read(task, request)
         source = ModelSource(folder, settings.seed, settings.dropout, settings.attention_dropout, settings.untrained)
-        tokenizer, model = read_tokenizer(folder), place(task.build_model(source), device.torch_device)
+        tokenizer = read_tokenizer(folder)
+        model = place(task.build_model(source), device.torch_device, settings.precision, request.compiled)
         max_length = min(settings.max_length, num_positions(model))
         items = {split: task.items(part, tokenizer, max_length, split == "train") for split, part in examples.items()}
         if not items["train"]:

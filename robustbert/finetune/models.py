@@ -9,6 +9,7 @@ from pathlib import Path
 
 import torch
 
+from robustbert.device import PRECISION_DTYPES
 from robustbert.finetune.attention import attend_in_segments
 from robustbert.finetune.settings import FinetuneError
 from robustbert.finetune.task import ModelSource
@@ -57,11 +58,22 @@ def load_finetuned(folder: Path, model_class) -> torch.nn.Module:
         return _from_pretrained(folder, model_class)
 
 
-def place(model: torch.nn.Module, device: torch.device) -> torch.nn.Module:
-    """The model on the device, where a GPU has kernels for its attention."""
-    if device.type == "cuda":
-        attend_in_segments(model)
+def place(model: torch.nn.Module, device: torch.device, precision: str, compiled: bool = False) -> torch.nn.Module:
+    """The model on the device, its attention by the kernel that suits, its encoder's layers compiled if that is asked for."""
+    attend_in_segments(model, device, PRECISION_DTYPES[precision])
+    if compiled:
+        compile_layers(model)
     return model.to(device)
+
+
+def compile_layers(model: torch.nn.Module, backend: str | Callable = "inductor") -> None:
+    """Compile the encoder's layers: one graph for all of them and for all lengths, two if batches have a single sequence as well."""
+    count = model.config.num_hidden_layers
+    layers = next((m for m in model.base_model.modules() if isinstance(m, torch.nn.ModuleList) and len(m) == count), None)
+    if layers is None:
+        raise FinetuneError(f"--compile: {type(model).__name__} has no list of {count} layers; leave it out")
+    for layer in layers:
+        layer.compile(backend=backend, dynamic=True)
 
 
 def read_config(source: ModelSource, **changes):

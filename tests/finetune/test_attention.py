@@ -17,6 +17,7 @@ from robustbert.model.attention import EFFICIENT, FLASH, attend_plainly
 from robustbert.model.attention import attend_to_segments as real_kernels
 
 LENGTHS, VOCABULARY, LAYERS = (9, 16, 5, 12), 60, 2
+ON_CPU = (torch.device("cpu"), torch.float32)
 HEADS = {
     "AutoModelForSequenceClassification": lambda out: out.logits,
     "AutoModelForQuestionAnswering": lambda out: torch.stack([out.start_logits, out.end_logits], -1),
@@ -88,7 +89,7 @@ def test_logits_and_gradients_are_those_of_sdpa(plain_kernel, kind, head):
         model = build_model(kind, head)
         assert model.config._attn_implementation == "sdpa"
         if in_segments:
-            assert attend_in_segments(model)
+            assert attend_in_segments(model, *ON_CPU)
         assert not plain_kernel
         logits = logits_of(model(**inputs))
         if logits.shape[:2] == inputs["input_ids"].shape:  # one a token: padding is no answer
@@ -106,7 +107,7 @@ def test_logits_and_gradients_are_those_of_sdpa(plain_kernel, kind, head):
 @needs_interface
 def test_segments_are_computed_once_and_dropout_is_for_training_only(plain_kernel):
     model = build_model(dropout=0.25)
-    assert attend_in_segments(model)
+    assert attend_in_segments(model, *ON_CPU)
     model.train()(**padded_inputs())
     model.eval()(**padded_inputs())
     assert [dropout for _, dropout in plain_kernel] == [0.25] * LAYERS + [0.0] * LAYERS
@@ -123,7 +124,7 @@ def test_no_mask_is_made_and_the_host_reads_nothing(monkeypatch, in_segments):
     monkeypatch.setattr(attention, "attend_to_segments", lambda query, key, value, *others: query + key + value)
     model = build_model().eval()
     if in_segments:
-        attend_in_segments(model)
+        attend_in_segments(model, *ON_CPU)
     with Operators() as operators:
         model(**padded_inputs())
     most = len(LENGTHS) * max(LENGTHS)
@@ -144,7 +145,7 @@ def test_the_kernel_reads_what_the_projections_wrote(monkeypatch):
     monkeypatch.setattr(attention, "choose_kernel", lambda device, dtype, head_size: EFFICIENT)
     monkeypatch.setattr(attention, "attend_to_segments", watched)
     model, taken = build_model().eval(), []
-    attend_in_segments(model)
+    attend_in_segments(model, *ON_CPU)
     for layer in model.base_model.encoder.layer:
         for projection in (layer.attention.self.query, layer.attention.self.key, layer.attention.self.value):
             projection.register_forward_hook(lambda module, inputs, output: written.append(output))
@@ -164,13 +165,13 @@ def test_the_kernels_take_the_shapes(monkeypatch, kernel, dtype):
         seen.append((chosen, query.dtype, query.shape, dropout))
         return real_kernels(query, key, value, rows, dropout, chosen)
 
-    is_half = {torch.float32: EFFICIENT, torch.bfloat16: FLASH}
-    monkeypatch.setattr(attention, "choose_kernel", lambda device, dtype, head_size: is_half[dtype])
+    by_dtype = {torch.float32: EFFICIENT, torch.bfloat16: FLASH}
+    monkeypatch.setattr(attention, "choose_kernel", lambda device, dtype, head_size: by_dtype[dtype])
     monkeypatch.setattr(attention, "attend_to_segments", watched)
     inputs = padded_inputs()
     with FakeTensorMode(allow_non_fake_inputs=True):
         model = build_model(dropout=0.1)
-        assert attend_in_segments(model)
+        assert attend_in_segments(model, ON_CPU[0], dtype)
         with torch.autocast("cpu", dtype, enabled=dtype != torch.float32):
             loss = model(**inputs).logits.sum()
         loss.backward()
@@ -180,19 +181,59 @@ def test_the_kernels_take_the_shapes(monkeypatch, kernel, dtype):
 
 
 @needs_interface
-def test_without_a_kernel_the_numbers_are_sdpas_to_the_bit():
-    one, other = build_model(), build_model()
-    assert attend_in_segments(other)
-    assert torch.equal(one(**padded_inputs()).logits, other(**padded_inputs()).logits)
+def test_full_rows_need_no_padding_mask(plain_kernel):
+    model, ids_RS = build_model().eval(), padded_inputs()["input_ids"][1:2]
+    logits = model(ids_RS).logits
+    assert attend_in_segments(model, *ON_CPU)
+    torch.testing.assert_close(model(ids_RS).logits, logits, atol=1e-5, rtol=0)
+    assert plain_kernel[0][0].segments_N.tolist() == [0, 16, 16]
+
+
+def test_without_a_kernel_the_encoder_keeps_sdpa():
+    model = build_model()
+    assert not attend_in_segments(model, *ON_CPU) and model.config._attn_implementation == "sdpa"
+
+
+@needs_interface
+def test_the_precision_decides_the_kernel(monkeypatch):
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device: (9, 0))
+    for dtype, kernel in ((torch.float32, EFFICIENT), (torch.bfloat16, FLASH)):
+        model = build_model()
+        assert attend_in_segments(model, torch.device("cuda", 0), dtype)
+        assert model.config._attn_implementation == attention.NAMES[kernel]
+
+
+@needs_interface
+def test_compiled_layers_share_a_graph_for_all_lengths(plain_kernel, monkeypatch):
+    from robustbert.finetune.models import compile_layers
+
+    def kernel(query, key, value, rows, dropout, kernel):  # traceable, with the same shapes
+        return query.tanh() * key + value * rows.segments_N[1]
+
+    monkeypatch.setattr(attention, "attend_to_segments", kernel)
+    graphs, results = [], []
+    for is_compiled in (False, True):
+        model = build_model().eval()
+        attend_in_segments(model, *ON_CPU)
+        if is_compiled:
+            compile_layers(model, backend=lambda graph, inputs: graphs.append(graph) or graph)
+        for length in (16, 11, 14):
+            inputs = {name: rows[:, :length] for name, rows in padded_inputs().items()}
+            model(**inputs).logits.square().sum().backward()
+        results.append([parameter.grad for parameter in model.parameters() if parameter.grad is not None])
+    assert len(graphs) == 1
+    for compiled, eager in zip(results[1], results[0], strict=True):
+        torch.testing.assert_close(compiled, eager, atol=1e-5, rtol=1e-5)
+    assert all("_orig_mod" not in name for name in model.state_dict())
 
 
 @needs_interface
 def test_a_saved_model_names_no_attention_of_ours(tmp_path, plain_kernel):
     model = build_model().eval()
-    attend_in_segments(model)
+    attend_in_segments(model, *ON_CPU)
     logits = model(**padded_inputs()).logits
     model.save_pretrained(tmp_path)
-    assert attention.NAME not in (tmp_path / "config.json").read_text() and json.loads((tmp_path / "config.json").read_text())
+    assert "robustbert" not in (tmp_path / "config.json").read_text() and json.loads((tmp_path / "config.json").read_text())
     again = transformers.AutoModelForSequenceClassification.from_pretrained(tmp_path).eval()
     assert again.config._attn_implementation == "sdpa"
     torch.testing.assert_close(again(**padded_inputs()).logits, logits, atol=1e-5, rtol=0)
@@ -204,7 +245,7 @@ def test_the_model_with_answerability_attends_in_segments(plain_kernel):
 
     plain, ours = (_answerability_class(build_model().config)(build_model().config).eval() for _ in range(2))
     ours.load_state_dict(plain.state_dict())
-    assert attend_in_segments(ours)
+    assert attend_in_segments(ours, *ON_CPU)
     for one, other in zip(span_scores(plain, padded_inputs()), span_scores(ours, padded_inputs()), strict=True):
         torch.testing.assert_close(one, other, atol=1e-5, rtol=0)
     assert len(plain_kernel) == LAYERS
@@ -215,7 +256,7 @@ def test_encoders_that_were_not_checked_keep_theirs(plain_kernel, kind):
     head = "AutoModelForSequenceClassification"
     model = build_model(kind, head) if kind != "modernbert" else build_modernbert(head)
     before = model.config._attn_implementation
-    assert not attend_in_segments(model) and model.config._attn_implementation == before
+    assert not attend_in_segments(model, *ON_CPU) and model.config._attn_implementation == before
     model(**padded_inputs())
     assert not plain_kernel
 
@@ -228,13 +269,13 @@ def build_modernbert(head):
     return getattr(transformers, head).from_config(config)
 
 
-def test_versions_without_the_interface_keep_sdpa(monkeypatch):
+def test_versions_without_the_interface_keep_sdpa(monkeypatch, plain_kernel):
     """transformers 4: RoBERTa's code makes its own mask of four dimensions."""
     model = build_model()
     module = sys.modules[type(model.base_model).__module__]
     monkeypatch.delattr(module, "create_bidirectional_mask", raising=False)
-    assert not attend_in_segments(model) and model.config._attn_implementation == "sdpa"
+    assert not attend_in_segments(model, *ON_CPU) and model.config._attn_implementation == "sdpa"
 
 
-def test_decoders_keep_theirs():
-    assert not attend_in_segments(build_model("bert", "AutoModelForCausalLM", is_decoder=True))
+def test_decoders_keep_theirs(plain_kernel):
+    assert not attend_in_segments(build_model("bert", "AutoModelForCausalLM", is_decoder=True), *ON_CPU)

@@ -270,3 +270,18 @@ def test_result_of_several_processes_is_bitwise_that_of_one(tmp_path, glue, tiny
     assert same_weights(request.output, several.output)
     one, other = (dev_outputs("mrpc", glue, output / "model") for output in (request.output, several.output))
     assert all(np.array_equal(a, b) for a, b in zip(one, other, strict=True))
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(200)
+def test_compiled_layers_finetune_to_the_same_outputs(tmp_path, glue, tiny_model):
+    if shutil.which("g++") is None:
+        pytest.skip("torch.compile needs a C++ compiler on CPU")
+    settings = replace(SETTINGS, epochs=1, dropout=0.0, attention_dropout=0.0)
+    eager = Request(glue, tmp_path / "eager", settings, tiny_model)
+    for request in (eager, replace(eager, output=tmp_path / "compiled", compiled=True)):
+        run("mrpc", request)
+    plain, compiled = (dev_outputs("mrpc", glue, tmp_path / name / "model") for name in ("eager", "compiled"))
+    np.testing.assert_allclose(compiled, plain, atol=1e-4)
+    assert weights(tmp_path / "eager").keys() == weights(tmp_path / "compiled").keys()
+    assert run("mrpc", replace(eager, compiled=True))["epochs"] == 1  # it is the same finetuning: finished

@@ -1,5 +1,8 @@
 """A batch is the same when it comes out of one packed copy; outputs come back whole."""
 
+import contextlib
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 import torch
@@ -80,6 +83,45 @@ def test_each_batch_is_sent_before_the_one_ahead_of_it_is_handed_out():
         events.append(f"take {number}")
     assert events == ["send 0", "send 1", "take 0", "send 2", "take 1", "take 2"]
     assert list(PinnedCopies(CPU, packing, lambda packed, number: packed)([])) == []
+
+
+class FakeCuda:
+    """Notes in what order copies and waits are asked for, as CUDA's streams would be."""
+
+    def __init__(self, monkeypatch):
+        self.calls, self.inside = [], ["compute"]
+        monkeypatch.setattr(torch.cuda, "Stream", lambda device: self.stream("copy"))
+        monkeypatch.setattr(torch.cuda, "current_stream", lambda device: self.stream("compute"))
+        monkeypatch.setattr(torch.cuda, "stream", self.within)
+
+    def stream(self, name):
+        return SimpleNamespace(name=name, record_event=lambda: f"event of {name}", wait_event=lambda event: self.calls.append(f"{name} waits for {event}"))
+
+    @contextlib.contextmanager
+    def within(self, stream):
+        self.inside.append(stream.name)
+        yield
+        self.inside.pop()
+
+    def packed(self, number, pin):
+        def to(device, non_blocking):
+            self.calls.append(f"{self.inside[-1]} sends {number}, pinned {pin}, asynchronous {non_blocking}")
+            return SimpleNamespace(record_stream=lambda stream: self.calls.append(f"{number} is kept for {stream.name}"))
+
+        return SimpleNamespace(to=to)
+
+
+def test_on_cuda_the_computing_stream_waits_and_the_host_does_not(monkeypatch):
+    cuda = FakeCuda(monkeypatch)
+    for number in PinnedCopies(torch.device("cuda", 0), cuda.packed, lambda packed, number: number)([0, 1]):
+        cuda.calls.append(f"take {number}")
+    arrival = "compute waits for event of copy"
+    assert cuda.calls == [
+        "copy sends 0, pinned True, asynchronous True",
+        "copy sends 1, pinned True, asynchronous True",
+        *(arrival, "0 is kept for compute", "take 0"),
+        *(arrival, "1 is kept for compute", "take 1"),
+    ]
 
 
 def test_outputs_of_any_shapes_come_back_by_one_copy():
