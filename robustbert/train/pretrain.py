@@ -109,6 +109,7 @@ def pretrain(config: RunConfig, job: Job, run: RunDirectory) -> str:
             if stop.agreed_by_all_ranks():
                 break
         progress.mark("ending")
+        model.complete_weights()
         batches.close()
         checkpoints.finish()
         if state.step < config.train.steps:
