@@ -1,8 +1,25 @@
-"""Apex's LAMB where it is installed, in the form that gives FusedLamb's update. (megatron-core finds Apex's Adam by itself.)"""
+"""Apex's optimizers where they are installed, in the form that gives our updates."""
 
 import math
 
 import torch
+
+from robustbert.optim.fused_adam import FusedAdam
+from robustbert.optim.fused_lamb import FusedLamb
+
+
+def pairs_to_compare() -> dict[str, tuple[type[torch.optim.Optimizer] | None, type[torch.optim.Optimizer]]]:
+    """By Apex's name: its class or None, and ours that has to give the same weights."""
+    return {"FusedAdam": (apex_adam(), FusedAdam), "FusedLAMB": (apex_lamb(), FusedLamb)}
+
+
+def apex_adam() -> type[torch.optim.Optimizer] | None:
+    """Apex's FusedAdam, which megatron-core takes by itself where it is there; None where it is not."""
+    try:
+        from apex.optimizers import FusedAdam as ApexAdam
+    except ImportError:
+        return None
+    return ApexAdam
 
 
 def apex_lamb() -> type[torch.optim.Optimizer] | None:

@@ -23,13 +23,18 @@ def give_to_megatron(name: str, has_whole_tensors: bool = False) -> type[torch.o
     import megatron.core.optimizer.distrib_optimizer as distrib_optimizer
 
     adam = _adam_that_megatron_found() or FusedAdam  # asked first: what follows changes the answer
-    lamb = (apex_lamb() if has_whole_tensors and torch.cuda.is_available() else None) or FusedLamb
+    lamb = (apex_lamb() if has_whole_tensors and apex_is_usable() else None) or FusedLamb
     chosen = lamb if name == "lamb" else adam
     optimizer.Adam = distrib_optimizer.Adam = chosen
     optimizer.USING_PYTORCH_OPTIMIZER = False
     distrib_optimizer.HAVE_APEX_OR_TE = True
     distrib_optimizer.USING_APEX_OPTIMIZER = True
     return chosen
+
+
+def apex_is_usable() -> bool:
+    """Whether Apex's kernels can run in this process."""
+    return torch.cuda.is_available()
 
 
 @functools.cache

@@ -10,7 +10,7 @@ from robustbert.checkpoint.restore import restore
 from robustbert.job import Job
 from robustbert.model.build import build_model
 from robustbert.parallel import unit_gradients
-from robustbert.parallel.data_parallel import build_data_parallel
+from robustbert.parallel.data_parallel import build_data_parallel, fused_gradient_accumulation_available
 from robustbert.parallel.pipeline import forward_backward
 from robustbert.run_directory import RunDirectory
 from robustbert.testing import run_on_ranks
@@ -148,3 +148,39 @@ def test_the_norm_counts_every_gradient_once():
         assert divisor == sum(len(batch.targets_M) for batch in batches_of_step(0))
         squares = sum(float(parameter.main_grad.double().square().sum()) for parameter in model.parameters())
         assert optimizer.step(0).grad_norm == pytest.approx(squares**0.5 / divisor, rel=1e-12)
+
+
+def test_with_kernels_that_add_to_the_buffer_themselves_it_is_cleared():
+    """gradient_accumulation_fusion: one weight's kernel adds and leaves an empty gradient, as Apex's does; the others are added here."""
+    batches = batches_of_step(0)[:2]
+    with opened(Job(), Layout(), Recipe(precision="bf16")) as (mesh, model, _):
+        forward_backward(model, batches, mesh, SEQUENCE_LENGTH)
+        expected = [parameter.main_grad.clone() for parameter in model.parameters()]
+        weight = model.module.layers["0"].ffn.up.weight
+
+        def add_itself(gradient):
+            weight.main_grad.add_(gradient)
+            weight.grad_added_to_main_grad = True
+            return torch.full_like(gradient, float("nan"))
+
+        model.config.gradient_accumulation_fusion = True
+        weight.register_hook(add_itself)
+        model.zero_grad_buffer()
+        forward_backward(model, batches, mesh, SEQUENCE_LENGTH)
+        assert all(parameter.main_grad.equal(right) for parameter, right in zip(model.parameters(), expected))
+        assert not fused_gradient_accumulation_available()
+
+
+def test_a_layers_forward_can_be_compiled_beside_its_hook():
+    assert all(run_on_ranks(check_compiled_forward, 2))
+
+
+def check_compiled_forward(job):
+    with opened(job, DP2, Recipe()) as (mesh, model, optimizer):
+        for layer in model.module.layers.values():
+            layer.forward = torch.compile(layer.forward, backend="eager")
+        first, second = (run_step(mesh, model, optimizer, Recipe(), step)[0] for step in range(2))
+        model.module.layers["0"].compile(backend="eager", fullgraph=True)  # in whole, with its hook
+        with pytest.raises(Exception, match="compile the layer's forward"):
+            run_step(mesh, model, optimizer, Recipe(), 2)
+        return first != second
