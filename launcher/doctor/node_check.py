@@ -27,7 +27,7 @@ def measure_node(config_file: Path, folder: Path, megabytes: int) -> dict:
     from robustbert.data.prepare import check_sources
     from robustbert.diagnosis import measures
     from robustbert.diagnosis.space import find_lack_of_space
-    from robustbert.optim.fused_adam import FusedAdam
+    from robustbert.optim.apex import pairs_to_compare
 
     faults: list[str] = []
 
@@ -51,7 +51,7 @@ def measure_node(config_file: Path, folder: Path, megabytes: int) -> dict:
     free = measures.free_bytes(folder)
     faults += [lack] if (lack := find_lack_of_space(_with_vocabulary(config), free["disk"])) else []
     faults += [fault] if (fault := measures.find_lack_of_devices(found_devices, config.cluster)) else []
-    optimizer = attempt("Apex's FusedAdam", measures.compare_apex, FusedAdam, found_devices[0])
+    optimizer = attempt("Apex's optimizers", lambda: measures.compare_apex(pairs_to_compare(), found_devices[0]))
     if optimizer and optimizer["fault"]:
         faults.append(optimizer["fault"])
     return {

@@ -57,6 +57,7 @@ class CheckpointManager:
             with held_for_reading(folder) if self._mesh.is_main else contextlib.nullcontext():
                 saved_state, error = verify_together(folder, self._mesh)
                 if error is None:
+                    self._model.complete_weights()  # what is still on its way would come on top
                     self._state.restore(saved_state)
                     restore(folder, self._model, self._optimizer, self._mesh)
                     self._mesh.barrier()

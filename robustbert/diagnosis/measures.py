@@ -97,13 +97,20 @@ def _write_rate(folder: Path, num_bytes: int) -> float:
 
 
 def optimizers_differ_by(first: type, second: type, device: Device, num_steps: int = 5) -> float:
-    """The largest difference of the weights after some steps of two Adam classes on the same gradients, as a share of the update."""
+    """The largest difference of the weights after some steps of two optimizers on the same gradients, as a share of the update.
+
+    The classes are of one algorithm (Adam, LAMB), in Apex's form. One group decays, the other (`wd_mult` 0) does not.
+    """
     updates = []
     for kind in (first, second):
         generator = torch.Generator().manual_seed(1)
-        start = [torch.randn(shape, generator=generator) for shape in ((64, 48), (48,))]
+        start = [torch.randn(shape, generator=generator) for shape in ((64, 48), (300, 17), (48,))]
         weights = [torch.nn.Parameter(tensor.to(device.torch_device, copy=True)) for tensor in start]
-        optimizer = kind(weights, lr=1e-2, betas=(0.9, 0.98), eps=1e-6, weight_decay=0.01)
+        groups = [
+            {"params": weights[:2], "weight_decay": 0.01, "wd_mult": 1.0},
+            {"params": weights[2:], "weight_decay": 0.0, "wd_mult": 0.0},
+        ]
+        optimizer = kind(groups, lr=1e-2, betas=(0.9, 0.98), eps=1e-6)
         for _ in range(num_steps):
             for weight in weights:
                 weight.grad = torch.randn(weight.shape, generator=generator).to(device.torch_device)
@@ -112,33 +119,29 @@ def optimizers_differ_by(first: type, second: type, device: Device, num_steps: i
     return float((updates[0] - updates[1]).abs().max() / updates[1].abs().max())
 
 
-def compare_apex(fallback: type, device: Device) -> dict[str, str | None]:
-    """{"text": which FusedAdam a run would use and whether both agree, "fault": what is wrong with Apex's}."""
-    apex = find_apex_adam()
-    if apex is None:
-        return {"text": "Apex is not there, torch's fused Adam is used", "fault": None}
+def compare_apex(pairs: dict[str, tuple[type | None, type]], device: Device) -> dict[str, str | None]:
+    """{"text": which optimizers a run would use and whether they agree, "fault": what is wrong with Apex's}.
+
+    pairs: by name, Apex's class (None where it is not there) and ours.
+    """
+    pairs = {name: classes for name, classes in pairs.items() if classes[0] is not None}
+    if not pairs:
+        return {"text": "Apex is not there, torch's kernels are used", "fault": None}
     if not device.is_cuda:
         return {"text": "Apex is there, and no GPU to compare it on", "fault": None}
     torch.cuda.set_device(device.torch_device)
-    return judge_optimizer(apex, fallback, device)
+    verdicts = [judge_optimizer(name, apex, ours, device) for name, (apex, ours) in pairs.items()]
+    faults = [verdict["fault"] for verdict in verdicts if verdict["fault"]]
+    return {"text": "; ".join(verdict["text"] for verdict in verdicts), "fault": "; ".join(faults) or None}
 
 
-def judge_optimizer(apex: type, fallback: type, device: Device) -> dict[str, str | None]:
+def judge_optimizer(name: str, apex: type, ours: type, device: Device) -> dict[str, str | None]:
     """The same for two given classes."""
-    difference = optimizers_differ_by(apex, fallback, device)
+    difference = optimizers_differ_by(apex, ours, device)
     if not difference <= _MOST_DIFFERENCE:  # also where it is not a number
-        fault = f"Apex's FusedAdam gives other weights than torch's: {difference:.1e} of the update"
+        fault = f"Apex's {name} gives other weights than ours: {difference:.1e} of the update"
         return {"text": fault, "fault": fault}
-    return {"text": f"Apex's FusedAdam equals torch's to {difference:.1e} of the update", "fault": None}
-
-
-def find_apex_adam() -> type | None:
-    """Apex's FusedAdam, None where Apex is not there."""
-    try:
-        from apex.optimizers import FusedAdam
-    except ImportError:
-        return None
-    return FusedAdam
+    return {"text": f"Apex's {name} equals ours to {difference:.1e} of the update", "fault": None}
 
 
 def versions(device: Device) -> dict[str, str]:

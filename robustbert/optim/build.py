@@ -10,6 +10,7 @@ from robustbert.optim.fused_lamb import FusedLamb, WholeTensors
 from robustbert.optim.optimizer_class import give_to_megatron
 from robustbert.optim.schedule import apply_learning_rate
 from robustbert.optim.state import OwnedPart, main_weights, owned_parts, restore_scalars, scalars, single_optimizers
+from robustbert.optim.update import GroupedUpdate
 from robustbert.parallel.mesh import Mesh
 
 
@@ -24,24 +25,26 @@ class Update:
 
 
 class Optimizer:
-    """megatron-core's optimizer with the schedule: one `step` reduces, unscales, clips and updates."""
+    """megatron-core's optimizer with the schedule: one `step` normalises, unscales, clips and updates."""
 
-    def __init__(self, megatron_optimizer, config: OptimConfig, total_steps: int, is_sharded: bool):
+    def __init__(self, megatron_optimizer, model, config: OptimConfig, total_steps: int, is_sharded: bool):
+        """model: the parallel.ddp.DataParallel that megatron_optimizer was built for."""
         self.megatron = megatron_optimizer
         self._config = config
         self._total_steps = total_steps
         self._is_sharded = is_sharded
+        (single,) = single_optimizers(megatron_optimizer)
+        self._update = GroupedUpdate(single, model, is_sharded, config.clip_grad)
         self._initial_scalars = self.scalars()
 
     def zero_grad(self) -> None:
         self.megatron.zero_grad()
 
     def step(self, step: int) -> Update:
-        """Apply the reduced gradients as update number `step` (counted from 0)."""
+        """Apply the reduced gradients as update number `step` (counted from 0). The host waits for the device once."""
         rate = apply_learning_rate(self.megatron, self._config, step, self._total_steps)
-        scale = float(self.megatron.get_loss_scale())
-        applied, grad_norm, _ = self.megatron.step()
-        return Update(applied, rate, float(grad_norm) if applied else None, scale)
+        outcome = self._update.apply()
+        return Update(outcome.applied, rate, outcome.grad_norm if outcome.applied else None, outcome.loss_scale)
 
     @property
     def is_sharded(self) -> bool:
@@ -77,7 +80,8 @@ def build_optimizer(
     fp16 has a dynamic loss scale; fp16 and bf16 keep fp32 main weights; with parallel.distributed_optimizer the
     state is split over the data-parallel ranks.
     """
-    give_to_megatron(config.name)
+    is_sharded = mesh.tp_size > 1 or (parallel.distributed_optimizer and mesh.dp_size > 1)
+    give_to_megatron(config.name, has_whole_tensors=not is_sharded and config.weight_decay > 0)
     from megatron.core.optimizer import OptimizerConfig, get_megatron_optimizer
 
     dtype = PRECISION_DTYPES[precision]
@@ -89,8 +93,7 @@ def build_optimizer(
             adam_beta1=config.betas[0],
             adam_beta2=config.betas[1],
             adam_eps=config.eps,
-            # An infinite bound never clips, but the norm is computed and logged.
-            clip_grad=config.clip_grad or float("inf"),
+            clip_grad=0.0,  # GroupedUpdate clips
             fp16=dtype == torch.float16,
             bf16=dtype == torch.bfloat16,
             params_dtype=dtype,
@@ -108,7 +111,7 @@ def build_optimizer(
     for single in single_optimizers(megatron_optimizer):
         if isinstance(single.optimizer, FusedLamb):
             single.optimizer.whole_tensors = _whole_tensors(single, model, mesh, parallel.distributed_optimizer)
-    return Optimizer(megatron_optimizer, config, total_steps, parallel.distributed_optimizer)
+    return Optimizer(megatron_optimizer, model, config, total_steps, parallel.distributed_optimizer)
 
 
 def _whole_tensors(single_optimizer, model, mesh: Mesh, is_sharded: bool) -> WholeTensors:

@@ -5,7 +5,7 @@ Apex's FusedLAMB takes the norms of what lies on its own process; here they are 
 tensor-parallel ranks and over the distributed optimizer's.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import torch
 import torch.distributed as dist
@@ -28,13 +28,14 @@ class WholeTensors:
     tensor_parallel_numbers: tuple[int, ...] = ()
     tensor_group: dist.ProcessGroup | None = None
     shard_group: dist.ProcessGroup | None = None
+    _indices_by_numbers: dict[tuple[int, ...], torch.Tensor] = field(default_factory=dict, repr=False)
 
     def norms(self, weights: list[torch.Tensor], *others: list[torch.Tensor]) -> torch.Tensor:
         """The norms of each weight's whole tensor, and of the whole tensors of which `others` are the same parts: (weights, 1 + others).
 
         All ranks of the groups call it together, also those without any weight.
         """
-        numbers = self._indices([self.number_of[id(weight)] for weight in weights])
+        numbers = self._indices(tuple(self.number_of[id(weight)] for weight in weights))
         columns = (weights, *others)
         squares = torch.zeros(self.num_tensors, len(columns), dtype=torch.float64, device=self.device)
         if weights:
@@ -50,8 +51,11 @@ class WholeTensors:
             squares.index_copy_(0, split, of_split)
         return squares[numbers].sqrt()
 
-    def _indices(self, numbers) -> torch.Tensor:
-        return torch.tensor(numbers, dtype=torch.long, device=self.device)
+    def _indices(self, numbers: tuple[int, ...]) -> torch.Tensor:
+        """The numbers on the device; copied there once, as a copy is a wait."""
+        if numbers not in self._indices_by_numbers:
+            self._indices_by_numbers[numbers] = torch.tensor(numbers, dtype=torch.long, device=self.device)
+        return self._indices_by_numbers[numbers]
 
 
 class FusedLamb(torch.optim.Optimizer):

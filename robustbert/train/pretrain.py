@@ -111,6 +111,7 @@ def pretrain(config: RunConfig, job: Job, run: RunDirectory) -> str:
             if stop.is_agreed:
                 break
         progress.mark("ending")
+        model.complete_weights()
         batches.close()
         checkpoints.finish()
         if state.step < config.train.steps:

@@ -22,6 +22,7 @@ def check_replicas(model, mesh: Mesh, run: RunDirectory, step: int) -> None:
 
     ReplicasDiffer on the ranks in the minority (event replicas_differ); where no majority exists, on all that disagree.
     """
+    model.complete_weights()
     sums = torch.tensor([mesh.pp_rank, mesh.tp_rank, *checksums(model)], device=mesh.device.torch_device)
     gathered = [torch.empty_like(sums) for _ in range(mesh.world_size)]
     if mesh.world_size > 1:

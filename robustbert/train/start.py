@@ -28,6 +28,7 @@ class Start:
 
     def take(self) -> None:
         """Fill model and optimizer as before the first step; every process calls it. CheckpointError: start_from cannot be used."""
+        self._model.complete_weights()  # what is still on its way would come on top
         initialize_weights(self._model.module, self._config.run.seed)
         self._optimizer.forget()
         if self._config.train.start_from is not None:

@@ -41,6 +41,7 @@ def save(folder, mesh, model, optimizer, step):
     writer = CheckpointWriter(CheckpointConfig(asynchronous=True), RunDirectory(folder), mesh, store)
     snapshot = Snapshot({"step": step}, {}, optimizer.scalars(), time.perf_counter())
     writer.start(snapshot, own_pieces(model, optimizer, mesh))
+    model.complete_weights()
     with torch.no_grad():
         kept = [parameter.clone() for parameter in model.parameters()]
         for parameter in model.parameters():

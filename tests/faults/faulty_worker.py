@@ -99,6 +99,7 @@ def train(config, job, run):
         fault.at("before step")
         trouble = original_step(config, mesh, model, optimizer, *rest)
         if fault.at("after update") == "flip":
+            model.complete_weights()  # the others' parts would come on top
             weights = next(model.module.parameters()).detach().view(-1)
             weights.view(torch.int32)[7] ^= 1
         return trouble
@@ -110,6 +111,7 @@ def train(config, job, run):
         action = fault.at("after backward")
         if action in ("nan", "spike"):
             with torch.no_grad():
+                model.normalise_gradients()
                 gradient = next(model.module.parameters()).main_grad
                 gradient.mul_(float("nan")) if action == "nan" else gradient.add_(1000.0)
         return losses

@@ -77,19 +77,19 @@ def test_the_clocks_difference_lies_within_its_uncertainty(ahead_s):
 class DecaysTwice(FusedAdam):
     """An Adam that is wrong by little."""
 
-    def step(self, closure=None):
+    def step(self, closure=None, **options):
         for group in self.param_groups:
             for parameter in group["params"]:
                 parameter.data.mul_(1 - group["lr"] * group["weight_decay"])
-        super().step(closure)
+        super().step(closure, **options)
 
 
 def test_an_optimizer_that_gives_other_weights_is_found():
     device = Device.detect(Job())
     assert measures.optimizers_differ_by(torch.optim.AdamW, FusedAdam, device) < 1e-4
-    assert measures.judge_optimizer(torch.optim.AdamW, FusedAdam, device)["fault"] is None
+    assert measures.judge_optimizer("FusedAdam", torch.optim.AdamW, FusedAdam, device)["fault"] is None
     for wrong in (DecaysTwice, torch.optim.Adam):  # the latter decays through the gradient
-        assert "other weights" in measures.judge_optimizer(wrong, FusedAdam, device)["fault"], wrong
+        assert "other weights" in measures.judge_optimizer("FusedAdam", wrong, FusedAdam, device)["fault"], wrong
 
 
 def test_a_checkpoints_size_is_that_of_the_parameters(run_file):

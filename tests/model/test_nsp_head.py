@@ -63,6 +63,7 @@ def test_losses_and_gradients_equal_plain_pytorch():
                 parameter.copy_(state[name])
         wrapped = build_data_parallel(model, ParallelConfig(distributed_optimizer=False), mesh)
         total = forward_backward(wrapped, batches, mesh)
+        wrapped.normalise_gradients()
         gradients = {name: parameter.main_grad.clone() for name, parameter in model.named_shards()}
     assert total.mean == pytest.approx(masked_loss.item(), rel=1e-5)
     assert total.next_sentence_loss / total.num_pairs == pytest.approx(pair_loss.item(), rel=1e-5)

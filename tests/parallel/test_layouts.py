@@ -111,6 +111,7 @@ def check_overflow(job, layout, optimizer):
         for step in range(5):
             before = [parameter.detach().clone() for parameter in model.module.parameters()]
             _, update = run_step(mesh, model, optimizer, recipe, step)
+            model.complete_weights()
             changed = any(not a.equal(b) for a, b in zip(before, model.module.parameters()))
             trace.append((update.applied, update.loss_scale, changed))
         return trace
