@@ -134,7 +134,8 @@ def open_session(
         model = build_model(
             config.model, config.parallel, mesh, config.precision, variable_lengths=config.data.has_variable_lengths
         )
-        model = build_data_parallel(model, config.parallel, mesh)
+        replays = config.train.cuda_graphs and device.is_cuda
+        model = build_data_parallel(model, config.parallel, mesh, is_recorded=replays)
         optimizer = build_optimizer(config.optim, config.parallel, model, mesh, config.precision, config.train.steps)
         if batches is None:
             batches = build_train_batches(prepared, config.data, config.train, config.run.seed, mesh.dp_rank, mesh.dp_size)
@@ -143,7 +144,7 @@ def open_session(
         checkpoints = CheckpointManager(config, run, mesh, store, model, optimizer, state)
         if not (resume and checkpoints.load_newest_good()):
             start.take()
-        graph = build_graph(model, mesh) if config.train.cuda_graphs and device.is_cuda else None
+        graph = build_graph(model, mesh) if replays else None
         metrics.start_interval()
         try:
             yield Session(

@@ -8,6 +8,7 @@ from robustbert.model.attention import choose_kernel
 from robustbert.model.fusion import build_fusion
 from robustbert.model.initialize import initialize_weights
 from robustbert.model.roberta import RobertaStage
+from robustbert.parallel.data_parallel import fused_gradient_accumulation_available
 from robustbert.parallel.mesh import Mesh
 
 
@@ -39,7 +40,8 @@ def build_model(
         head_size = config.hidden_size // config.num_attention_heads
         attention_kernel = choose_kernel(device, PRECISION_DTYPES[precision], head_size)
     fusion = build_fusion(config.compile, device, mesh.tp_size, variable_lengths)
-    megatron_config = _megatron_config(config, mesh, precision, variable_lengths)
+    fuses_gradients = precision != "fp32" and not fusion.is_compiled and fused_gradient_accumulation_available()
+    megatron_config = _megatron_config(config, mesh, precision, variable_lengths, fuses_gradients)
     model = RobertaStage(config, parallel, megatron_config, mesh, attention_kernel, fusion)
     for parameter in model.parameters():
         parameter.requires_grad_(True)
@@ -48,7 +50,7 @@ def build_model(
     return model
 
 
-def _megatron_config(config: ModelConfig, mesh: Mesh, precision: str, variable_lengths: bool):
+def _megatron_config(config: ModelConfig, mesh: Mesh, precision: str, variable_lengths: bool, fuses_gradients: bool):
     from megatron.core.transformer import TransformerConfig
 
     dtype = PRECISION_DTYPES[precision]
@@ -69,6 +71,6 @@ def _megatron_config(config: ModelConfig, mesh: Mesh, precision: str, variable_l
         bf16=dtype == torch.bfloat16,
         perform_initialization=False,  # initialize.py does it, independently of the layout
         calculate_per_token_loss=True,  # gradients are divided by the global number of masked tokens
-        gradient_accumulation_fusion=False,
+        gradient_accumulation_fusion=fuses_gradients,
         deterministic_mode=False,
     )

@@ -14,7 +14,7 @@ from robustbert.parallel.mesh import Mesh
 
 
 class MaskedLanguageModelHead(torch.nn.Module):
-    """x_MH -> logits_MV/tp by dense, GELU, LayerNorm, and the word embedding with a bias.
+    """x_MH -> logits_MV/tp, or the loss of targets, by dense, GELU, LayerNorm, and the word embedding with a bias.
 
     Every tensor-parallel rank computes the dense part in whole; only the projection onto the vocabulary is split.
     The head owns a copy of the word embedding where the first stage is another process.
@@ -41,26 +41,22 @@ class MaskedLanguageModelHead(torch.nn.Module):
         self.num_padded_rows = min(rows, max(0, (mesh.tp_rank + 1) * rows - config.vocab_size))
         self.register_buffer("is_padding_row", is_padding.to(mesh.device.torch_device), persistent=False)
 
-    def forward(self, x_MH: torch.Tensor, word_embeddings_VH: torch.Tensor) -> torch.Tensor:
-        """word_embeddings_VH: this rank's rows. Padded vocabulary rows get -inf: they take no part in the softmax."""
+    def forward(self, x_MH: torch.Tensor, word_embeddings_VH: torch.Tensor, targets_M: torch.Tensor | None = None) -> torch.Tensor:
+        """The logits, or of targets the negative log-likelihoods (nats), summed; IGNORE_INDEX is none.
+
+        word_embeddings_VH: this rank's rows. Padded vocabulary rows get -inf: they take no part in the softmax. With targets the
+        logits are never kept in fp32.
+        """
+        x_MH = self.layer_norm(F.gelu(self.dense(x_MH)))
+        bias = self.bias.masked_fill(self.is_padding_row, float("-inf")) if self.num_padded_rows else self.bias
+        if targets_M is not None:
+            return linear_cross_entropy(x_MH, word_embeddings_VH, bias, targets_M, self.shard, self.loss_kernels)
         return linear_with_grad_accumulation_and_async_allreduce(
-            input=self._transform(x_MH),
+            input=x_MH,
             weight=word_embeddings_VH,
-            bias=self._bias_without_padding(),
+            bias=bias,
             gradient_accumulation_fusion=False,
             allreduce_dgrad=self.mesh.tp_size > 1,
             sequence_parallel=False,
             tp_group=self.mesh.groups.tp,
         )
-
-    def loss(self, x_MH: torch.Tensor, word_embeddings_VH: torch.Tensor, targets_M: torch.Tensor) -> torch.Tensor:
-        """The negative log-likelihoods of the targets (nats), summed; IGNORE_INDEX is none. The logits are never kept in fp32."""
-        return linear_cross_entropy(
-            self._transform(x_MH), word_embeddings_VH, self._bias_without_padding(), targets_M, self.shard, self.loss_kernels
-        )
-
-    def _transform(self, x_MH: torch.Tensor) -> torch.Tensor:
-        return self.layer_norm(F.gelu(self.dense(x_MH)))
-
-    def _bias_without_padding(self) -> torch.Tensor:
-        return self.bias.masked_fill(self.is_padding_row, float("-inf")) if self.num_padded_rows else self.bias

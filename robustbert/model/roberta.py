@@ -86,11 +86,7 @@ class RobertaStage(MegatronModule):
             return x_T1H
         x_TH = self.gather(x_T1H).squeeze(1)
         x_MH = x_TH if positions_M is None else x_TH.index_select(0, positions_M)
-        word_embeddings_VH = self.shared_embedding_or_output_weight()
-        if targets_M is None:
-            predicted = self.lm_head(x_MH, word_embeddings_VH)
-        else:
-            predicted = self.lm_head.loss(x_MH, word_embeddings_VH, targets_M)
+        predicted = self.lm_head(x_MH, self.shared_embedding_or_output_weight(), targets_M)
         if self.next_sentence_head is None:
             return predicted
         first_BH = x_TH.view(*tokens_BS.shape, -1)[:, 0]

@@ -21,14 +21,15 @@ class DataParallel(DistributedDataParallel):
 
     gradient_divisor: what the buffer's gradients are still to be divided by, on the device; None: by nothing. Whoever reads `main_grad`
     between the backward pass and the update calls normalise_gradients first.
-    Weights outside of a forward pass are complete only after complete_weights. CUDA graphs and torch.compile see neither the hooks of a
-    unit's forward pass (compile `layer.forward`, not the layer) nor those of its gradients: the latter do other work in a step's first
-    micro-batch than in the others, so a captured backward pass is captured once for each.
+    Weights outside of a forward pass are complete only after complete_weights. torch.compile does not see the hooks of a unit's
+    forward pass: compile `layer.forward`, not the layer. is_recorded: a CUDA graph repeats the backward pass, so that all
+    micro-batches do the same: the buffer is cleared, and every gradient added.
     """
 
     def __init__(self, module: torch.nn.Module, ddp_config, mesh: Mesh):
         super().__init__(config=module.config, ddp_config=ddp_config, module=module, pg_collection=mesh.groups)
         self.gradient_divisor: torch.Tensor | None = None
+        self.is_recorded = False
         self._dp_size = mesh.dp_size
         for group in self.bucket_groups:
             group.param_gather_dispatched = True  # every process builds or reads its weights in whole
@@ -49,9 +50,9 @@ class DataParallel(DistributedDataParallel):
         """Begin a step: gradients count from zero."""
         self.gradient_divisor = None
         for unit in self._distinct_unit_gradients():
-            unit.begin_step()
-        if self.config.gradient_accumulation_fusion:
-            super().zero_grad_buffer()  # its kernels add to the buffer themselves
+            unit.begin_step(is_cleared=self.is_recorded)
+        if self.config.gradient_accumulation_fusion or self.is_recorded:
+            super().zero_grad_buffer()  # what follows only adds
             return
         for group in self.bucket_groups:
             group.reset()

@@ -10,6 +10,7 @@ import torch.nn.functional as F
 from megatron.core.tensor_parallel import ColumnParallelLinear, RowParallelLinear, VocabParallelEmbedding
 from megatron.core.tensor_parallel.layers import set_tensor_model_parallel_attributes
 
+from robustbert.parallel.apex_layer_norm import layer_norm_class
 from robustbert.parallel.mesh import Mesh
 
 
@@ -78,8 +79,8 @@ def mark_shared_embedding(weight: torch.nn.Parameter) -> None:
     weight.shared_embedding = True
 
 
-class LayerNorm(torch.nn.LayerNorm):
-    """LayerNorm whose gradients are summed over the tensor-parallel ranks where those hold parts of the sequence."""
+class LayerNorm(layer_norm_class()):
+    """LayerNorm, Apex's where it is installed, whose gradients are summed over the tensor-parallel ranks where those hold parts of the sequence."""
 
     def __init__(self, hidden_size: int, eps: float, megatron_config):
         super().__init__(

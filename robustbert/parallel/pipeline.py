@@ -80,13 +80,14 @@ def run_micro_batches(
     forward_only: bool = False,
     graph: MicroBatchGraph | None = None,
 ) -> torch.Tensor:
-    """Run the micro-batches through the model's stages; afterwards the gradients are reduced and normalised.
+    """Run the micro-batches through the model's stages; afterwards the gradients are reduced.
 
     micro_batches: this data-parallel rank's data.batches.Batch, the same on all its tensor and pipeline ranks.
     before_micro_batch: called with the number of the micro-batch before its forward pass (dropout's seeds).
     graph: of build_graph; replays micro-batches instead of starting their kernels one by one.
-    Gradients are those of the mean loss over the masked tokens of the whole job, and with pairs of the mean next-sentence
-    loss over all its pairs beside it: neither the layout nor how many masked tokens a micro-batch happens to have counts.
+    Divided by the model's gradient_divisor (the update does it, or normalise_gradients) the gradients are those of the mean loss over
+    the masked tokens of the whole job, and with pairs of the mean next-sentence loss over all its pairs beside it: neither the
+    layout nor how many masked tokens a micro-batch happens to have counts.
     Returns float64 (3,) on the device, zeros but on the last stage: the loss over masked tokens, the next-sentence loss, and how many
     pairs were told rightly, summed. Does not wait for the device.
     """

@@ -21,10 +21,10 @@ class UnitGradients:
         self._unwritten = set(parameters)
         self._scratch: list[torch.Tensor] = []
 
-    def begin_step(self) -> None:
-        """What main_grad holds counts no more."""
+    def begin_step(self, is_cleared: bool = False) -> None:
+        """What main_grad holds counts no more; is_cleared: it holds zeros, and every gradient of the step is added."""
         self._arrived.clear()
-        self._unwritten = set(self._parameters)
+        self._unwritten = set() if is_cleared else set(self._parameters)
 
     def arrive(self, parameter: torch.nn.Parameter, gradient: torch.Tensor, when_accumulated: Callable[[], None]) -> None:
         """Take a parameter's gradient of a micro-batch; it is accumulated together with the unit's other ones, or before its own next one."""

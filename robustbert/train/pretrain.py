@@ -62,7 +62,8 @@ def pretrain(config: RunConfig, job: Job, run: RunDirectory) -> str:
             config.precision,
             variable_lengths=config.data.has_variable_lengths,
         )
-        model = build_data_parallel(model, config.parallel, mesh)
+        replays = config.train.cuda_graphs and device.is_cuda
+        model = build_data_parallel(model, config.parallel, mesh, is_recorded=replays)
         optimizer = build_optimizer(
             config.optim, config.parallel, model, mesh, config.precision, config.train.steps
         )
@@ -71,7 +72,7 @@ def pretrain(config: RunConfig, job: Job, run: RunDirectory) -> str:
         )
         evaluation = build_evaluation(config, prepared, mesh, progress)
         state = TrainState(tokenizer_sha256=tokenizer.sha256)
-        graph = build_graph(model, mesh) if config.train.cuda_graphs and device.is_cuda else None
+        graph = build_graph(model, mesh) if replays else None
         stop = StopSignal()
         start = Start(config, run, mesh, model, optimizer, tokenizer.sha256)
         rollback = Rollback(config, run, mesh, start, state)

@@ -44,7 +44,7 @@ def count_a_step(precision: str, distributed_optimizer: bool, optimizer: str = "
                 model.zero_grad_buffer()
                 optimizer.zero_grad()
                 count.phase = "forward and backward"
-                forward_backward(model, batches_of_step(step)[:2], mesh, SEQUENCE_LENGTH)
+                forward_backward(model, batches_of_step(step)[:2], mesh)
                 count.phase = "update"
                 assert optimizer.step(step).applied
     return count

@@ -17,7 +17,7 @@ from robustbert.testing import run_on_ranks
 from robustbert.train.replicas import check_replicas
 from tests.checkpoint.test_sharded import save
 from tests.parallel import small_training
-from tests.parallel.small_training import SEQUENCE_LENGTH, Layout, Recipe, batches_of_step, opened, run_step
+from tests.parallel.small_training import Layout, Recipe, batches_of_step, opened, run_step
 
 DP2 = Layout(data=2)
 TP2_DP2 = Layout(tensor=2, data=2, sequence=True)
@@ -61,7 +61,7 @@ def check_gradients(job, layout, precision, small_numel):
             for step in range(3):
                 wrapped.zero_grad_buffer()
                 mine = batches_of_step(step)[mesh.dp_rank :: mesh.dp_size]
-                forward_backward(wrapped, mine, mesh, SEQUENCE_LENGTH)
+                forward_backward(wrapped, mine, mesh)
                 for group in wrapped.bucket_groups:
                     reduced = group.buckets[0].grad_data
                     gradients.append(reduced.chunk(mesh.dp_size)[mesh.dp_rank].clone() if layout.distributed_optimizer else reduced.clone())
@@ -111,7 +111,7 @@ def check_training(job, layout, overlaps, folder=None):
                 if step % 3 == 0:
                     model.eval()
                     with torch.no_grad():
-                        report = forward_backward(model, batches_of_step(99)[:2], mesh, SEQUENCE_LENGTH, forward_only=True)
+                        report = forward_backward(model, batches_of_step(99)[:2], mesh, forward_only=True)
                     heldout = report.over_data_parallel(mesh).mean
                     model.train()
                 history.append((step, loss, update.grad_norm, heldout))
@@ -143,7 +143,7 @@ def test_only_whole_units_have_a_hook():
 def test_the_norm_counts_every_gradient_once():
     """Against the parameters' own gradients, at one process; the layouts' tests compare the others with it."""
     with opened(Job(), Layout(), Recipe()) as (mesh, model, optimizer):
-        forward_backward(model, batches_of_step(0), mesh, SEQUENCE_LENGTH)
+        forward_backward(model, batches_of_step(0), mesh)
         divisor = int(model.gradient_divisor)
         assert divisor == sum(len(batch.targets_M) for batch in batches_of_step(0))
         squares = sum(float(parameter.main_grad.double().square().sum()) for parameter in model.parameters())
@@ -154,7 +154,7 @@ def test_with_kernels_that_add_to_the_buffer_themselves_it_is_cleared():
     """gradient_accumulation_fusion: one weight's kernel adds and leaves an empty gradient, as Apex's does; the others are added here."""
     batches = batches_of_step(0)[:2]
     with opened(Job(), Layout(), Recipe(precision="bf16")) as (mesh, model, _):
-        forward_backward(model, batches, mesh, SEQUENCE_LENGTH)
+        forward_backward(model, batches, mesh)
         expected = [parameter.main_grad.clone() for parameter in model.parameters()]
         weight = model.module.layers["0"].ffn.up.weight
 
@@ -166,7 +166,7 @@ def test_with_kernels_that_add_to_the_buffer_themselves_it_is_cleared():
         model.config.gradient_accumulation_fusion = True
         weight.register_hook(add_itself)
         model.zero_grad_buffer()
-        forward_backward(model, batches, mesh, SEQUENCE_LENGTH)
+        forward_backward(model, batches, mesh)
         assert all(parameter.main_grad.equal(right) for parameter, right in zip(model.parameters(), expected))
         assert not fused_gradient_accumulation_available()
 

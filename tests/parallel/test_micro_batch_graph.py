@@ -24,6 +24,7 @@ def pretend(function):
 def train_with(job, replays: bool, data: int = 1):
     history = []
     with opened(job, Layout(data=data), DROPPING) as (mesh, model, optimizer):
+        model.is_recorded = replays
         graph = build_graph(model, mesh, pretend) if replays else None
         for step in range(DROPPING.num_steps):
             batches = [dataclasses.replace(b, most_predictions=20) for b in batches_of_step(step)][mesh.dp_rank :: mesh.dp_size]
