@@ -148,7 +148,6 @@ def test_only_pairs_have_token_types_and_labels(make_batches, packing_format):
     first = micro_batches[0]
     assert first.token_types_BS.dtype == first.is_next_B.dtype == torch.int64
     assert first.token_types_BS.shape == first.tokens_BS.shape
-    assert first.to("meta").is_next_B.is_meta
 
 
 def test_a_pair_is_the_same_text_whatever_is_masked(make_batches):
