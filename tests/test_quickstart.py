@@ -53,7 +53,7 @@ def test_quickstart_goes_from_raw_text_to_a_model_that_fills_masks(tmp_path):
     [
         ("optim.lrr=1", "unknown key optim.lrr; did you mean lr?"),
         ("train.steps=many", "train.steps must be a whole number"),
-        ("train.global_batch_size=33", "use 32 or 64"),
+        ("train.global_batch_size=33", "use 32 or 48"),
         ("data.train=[{text: /no/such/file.txt}]", "/no/such/file.txt"),
         ("data.train=[{text: 'python:stdlib'}, {path: /no/such/prefix}]", "no such corpus"),
     ],

@@ -131,7 +131,7 @@ def test_the_resolved_number_is_what_the_run_has(launching):
     done = launching.launcher(*words)  # without GPUs
     assert done.returncode == 0, done.stdout + done.stderr
     assert load_config(launching.run_directory().config_file).cluster.processes_per_node == min(2, num_own_cores())
-    assert "auto" not in launching.run_directory().config_file.read_text()
+    assert "processes_per_node: auto" not in launching.run_directory().config_file.read_text()
 
 
 def fake_gpu(folder):
