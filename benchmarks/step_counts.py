@@ -20,10 +20,13 @@ from benchmarks.records import write_record
 
 def count_all(options: argparse.Namespace, folder: Path) -> list[str]:
     """All counts as lines; what is prepared and written goes to `folder`, the text to options.data where that is given."""
-    config = load_run(options.model, options.precision, options.micro_batch, options.micro_batches, options.text)
+    config = load_run(
+        options.model, options.precision, options.micro_batch, options.micro_batches, options.text, options.processes
+    )
     prepared = prepare(config, options.data or folder / "data")
     batches = open_batches(config, prepared)
     title = f"{options.model}, {options.precision}, {options.micro_batches} x micro-batch {options.micro_batch} of {config.data.sequence_length}"
+    title += f", process 1 of {options.processes}"
     lines = [title, *describe_step(count_step(config, batches, folder))]
     batches.close()
     return [*lines, *describe_graphs(count_graphs(config)), *describe_masks(count_masks(config, prepared))]
@@ -40,6 +43,7 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--precision", choices=("fp32", "bf16", "fp16"), default="bf16")
     parser.add_argument("--micro-batch", type=int, default=32, metavar="B", help="rows of a micro-batch (32)")
     parser.add_argument("--micro-batches", type=int, default=1, metavar="N", help="of a step (1)")
+    parser.add_argument("--processes", type=int, default=1, metavar="N", help="data-parallel ones, of which one is counted (1)")
     parser.add_argument("--text", default=TEXT, help=f"as in data.train ({TEXT})")
     parser.add_argument("--data", type=Path, metavar="DIR", help="keep the prepared text here, or take it from here")
     parser.add_argument("--record", type=Path, metavar="FILE", help="a Markdown file to write")
@@ -50,7 +54,7 @@ def main(arguments: list[str] | None = None) -> None:
     print("\n".join(lines))
     if options.record:
         command = f"python -m benchmarks.step_counts --model {options.model} --precision {options.precision}"
-        command += f" --micro-batch {options.micro_batch} --micro-batches {options.micro_batches}"
+        command += f" --micro-batch {options.micro_batch} --micro-batches {options.micro_batches} --processes {options.processes}"
         write_record(options.record, "Counts of a training step", command, "; counted, not timed", ("torch", "megatron-core"), lines)
 
 

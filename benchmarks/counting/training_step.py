@@ -11,12 +11,14 @@ import torch
 from robustbert.config import RunConfig, load_config
 from robustbert.data.batches import Batch, TrainBatches, build_train_batches
 from robustbert.data.prepare import PreparedData, prepare_run
+from robustbert.model.attention import describe_rows
 from robustbert.model.build import build_model
 from robustbert.parallel.mesh import open_mesh
 from robustbert.parallel.random import seed_dropout
+from robustbert.parallel.transfer import Transfer
 from robustbert.plan.simulated_cuda import Watch
 from robustbert.plan.simulated_device import SimulatedDevice
-from robustbert.plan.simulation import fake_job, simulated_process
+from robustbert.plan.simulation import attention_kernel, fake_job, simulated_process
 from robustbert.progress import Progress
 from robustbert.run_directory import RunDirectory
 from robustbert.train.metrics import Metrics
@@ -34,8 +36,10 @@ TEXT, TOKENIZER_SIZE, VOCAB_SIZE, SEQUENCE_LENGTH = "python:stdlib", 4096, 50265
 PHASES = ("zeroing", "forward and backward", "updating the weights", "counting")
 
 
-def load_run(model: str, precision: str, micro_batch: int, micro_batches: int, text: str = TEXT) -> RunConfig:
-    """The configuration of a run on one process whose steps are counted; text: as in data.train."""
+def load_run(
+    model: str, precision: str, micro_batch: int, micro_batches: int, text: str = TEXT, num_processes: int = 1
+) -> RunConfig:
+    """The configuration of a data-parallel run whose steps are counted; micro_batches: of a process. text: as in data.train."""
     return load_config(
         CONFIG,
         [
@@ -49,10 +53,10 @@ def load_run(model: str, precision: str, micro_batch: int, micro_batches: int, t
             "data.valid_fraction=0",
             "data.num_workers=0",
             f"train.micro_batch_size={micro_batch}",
-            f"train.global_batch_size={micro_batch * micro_batches}",
+            f"train.global_batch_size={micro_batch * micro_batches * num_processes}",
             "train.log_interval=1000",
             "cluster.nodes=1",
-            "cluster.processes_per_node=1",
+            f"cluster.processes_per_node={num_processes}",
             "monitoring.tensorboard=false",
         ],
     )
@@ -64,37 +68,59 @@ def prepare(config: RunConfig, folder: Path) -> PreparedData:
 
 
 def open_batches(config: RunConfig, prepared: PreparedData) -> TrainBatches:
-    """The micro-batches of the run's steps, on the host."""
-    return build_train_batches(prepared, config.data, config.train, config.run.seed, 0, 1)
+    """The micro-batches of the first process' steps, on the host."""
+    num_replicas = config.data_parallel_size(config.cluster.num_processes)
+    return build_train_batches(prepared, config.data, config.train, config.run.seed, 0, num_replicas)
 
 
 @dataclass(frozen=True)
 class BatchFacts:
-    """What a micro-batch is like."""
+    """What a micro-batch is like as it goes to the model on a GPU."""
 
-    has_mask: bool
+    has_padding: bool
+    needs_mask: bool  # its attention, for the padding
     num_rows: int
     num_full_rows: int
     num_tokens: int  # padding included
     num_real_tokens: int
-    num_masked: int  # positions that are predicted, as many as the tensors have
+    num_masked: int  # positions that are predicted
+    shape: tuple[int, int, int]  # rows, tokens of a row, predictions with those that only fill it up
 
 
-def describe_batch(batch: Batch) -> BatchFacts:
-    """The facts of a micro-batch as it goes to the model."""
-    rows, length = batch.tokens_BS.shape
-    full = rows if batch.attended_BS is None else int(batch.attended_BS.all(1).sum())
-    return BatchFacts(batch.attended_BS is not None, rows, full, rows * length, batch.num_real_tokens, len(batch.targets_M))
+def describe_batch(batch: Batch, kernel: str) -> BatchFacts:
+    """The facts of a micro-batch. kernel: of attention."""
+    (here,) = Transfer(torch.device("cpu"), packs=True)([batch])
+    rows, length = here.tokens_BS.shape
+    described = describe_rows(here.lengths_B, rows, length, kernel, torch.device("cpu"))
+    full = int((here.lengths_B == length).sum())
+    shape = rows, length, len(here.targets_M)
+    return BatchFacts(
+        full < rows, described.attended_B11S is not None, rows, full, rows * length, batch.num_real_tokens, here.num_masked_tokens, shape
+    )
+
+
+def kernel_of(config: RunConfig) -> str:
+    """The run's attention kernel on a GPU that has all of them."""
+    return attention_kernel(config, SimulatedDevice.of("cuda"))
 
 
 @dataclass(frozen=True)
 class CountedProcess:
-    """A process of one, on a simulated GPU."""
+    """The first process of a job, on a simulated GPU."""
 
     num_parameters: int
     num_tensors: int
     encoder_end: torch.nn.Module  # whose output the head and the loss begin with
     step: Callable[[], None]  # trains for the next step
+
+
+class _NeverStop:
+    """In place of StopSignal, which takes the process' signals."""
+
+    is_requested = False
+
+    def agree(self, is_requested_anywhere: bool) -> None:
+        """No one asks for it."""
 
 
 class PhaseProgress(Progress):
@@ -119,13 +145,13 @@ def counted_process(
     watch: is told of waits (plan.simulated_cuda). enter: is told of every phase of a step that begins. folder: for the run's files.
     """
     device = SimulatedDevice.of("cuda", watch)
-    with simulated_process(config, 1, 0, device) as (mesh, model, optimizer):
+    with simulated_process(config, config.cluster.num_processes, 0, device) as (mesh, model, optimizer):
         model.train()
         progress, state = PhaseProgress(enter), TrainState()
         with Metrics(RunDirectory(folder), config, mesh, progress).closing() as metrics:
 
             def step() -> None:
-                trouble = train_step(config, mesh, model, optimizer, batches, state, metrics, progress)
+                trouble = train_step(config, mesh, model, optimizer, batches, state, metrics, _NeverStop(), progress)
                 assert trouble is None and state.skipped_steps == 0, (trouble, state)
 
             parameters = list(model.parameters())
@@ -143,6 +169,6 @@ def real_layer(config: RunConfig) -> Iterator[tuple[torch.nn.Module, tuple]]:
     with fake_job(0, 1), open_mesh(SimulatedDevice.of("cpu"), config.parallel) as mesh:
         model = build_model(small, config.parallel, mesh, "fp32", seed=1)
         seed_dropout(1, 0, 0, mesh)
-        length, rows = 16, 2
-        attended_B11S = (torch.arange(length) < length - 1).expand(rows, 1, 1, length)
-        yield model.layers["0"].train(), (torch.randn(length, rows, 64, requires_grad=True), attended_B11S)
+        length, num_rows = 16, 2
+        rows = describe_rows(torch.tensor([length, length - 1]), num_rows, length, model.attention_kernel, torch.device("cpu"))
+        yield model.layers["0"].train(), (torch.randn(num_rows * length, 1, 64, requires_grad=True), rows)

@@ -62,7 +62,7 @@ def sum_of_squares(runs: list[torch.Tensor], group: dist.ProcessGroup, device: t
     """
     if not runs:
         total = torch.zeros((), dtype=torch.float64, device=device)
-    elif device.type == "cuda":
+    elif runs[0].is_cuda:
         total = torch.stack(torch._foreach_norm(runs)).double().square().sum()
     else:
         parts = [part for run in runs for part in run.split(_SLICE_NUMEL)]

@@ -58,6 +58,8 @@ class SimulatedCuda(CudaMeansCpu):
         if is_simulated(kwargs.get("device")):
             with self._fakes:
                 return function(*args, **kwargs | {"device": STAND_IN})
+        if kwargs.get("device") is not None and function in _LIKE and isinstance(args[0], FakeTensor):
+            args = (torch.empty(args[0].shape, dtype=args[0].dtype), *args[1:])  # a host's tensor of the same shape
         if kwargs.pop("pin_memory", False):
             return self.pin(function(*args, **kwargs))
         return function(*args, **kwargs)
@@ -87,10 +89,13 @@ class SimulatedCuda(CudaMeansCpu):
     def to_host(self, tensor: FakeTensor, dtype: torch.dtype | None = None, non_blocking: bool = False) -> torch.Tensor:
         """The device's tensor on the host: as the host sent it, or else of assumed values."""
         self.watch(ASYNCHRONOUS_COPY if non_blocking else READ)
-        dtype = dtype or tensor.dtype
-        sent = self._sent.get(tensor)
-        on_host = torch.full(tensor.shape, assumed_value(dtype), dtype=dtype) if sent is None else sent.to(dtype, copy=True)
+        on_host = self.value_of(tensor, dtype or tensor.dtype)
         return self.pin(on_host) if non_blocking else on_host
+
+    def value_of(self, tensor: FakeTensor, dtype: torch.dtype) -> torch.Tensor:
+        """What to_host gives."""
+        sent = self._sent.get(tensor)
+        return torch.full(tensor.shape, assumed_value(dtype), dtype=dtype) if sent is None else sent.to(dtype, copy=True)
 
     @contextlib.contextmanager
     def entered_again(self):
@@ -154,7 +159,7 @@ def _copy(cuda: SimulatedCuda, target, source, non_blocking=False):
         cuda.watch(ASYNCHRONOUS_COPY if non_blocking and cuda.is_pinned(source) else BLOCKING_COPY)
         return target.copy_(target.new_empty(source.shape, dtype=source.dtype))
     cuda.watch(ASYNCHRONOUS_COPY if non_blocking and cuda.is_pinned(target) else READ)
-    return target
+    return target.copy_(cuda.value_of(source, target.dtype))
 
 
 def _tensor(cuda: SimulatedCuda, data, *, device=None, pin_memory=False, requires_grad=False, **kwargs):
@@ -189,6 +194,7 @@ def _backward(cuda: SimulatedCuda, tensors, grad_tensors=None, retain_graph=None
         )
 
 
+_LIKE = (torch.empty_like, torch.zeros_like, torch.ones_like, torch.full_like)
 _VALUES = (
     *(torch.Tensor.tolist, torch.Tensor.item, torch.Tensor.__bool__, torch.Tensor.__int__),
     *(torch.Tensor.__float__, torch.Tensor.__index__),

@@ -5,6 +5,7 @@ state have shapes and types but no memory. A layout that cannot be built fails h
 """
 
 import contextlib
+import dataclasses
 from collections.abc import Iterator
 from dataclasses import dataclass
 
@@ -13,6 +14,8 @@ import torch.distributed as dist
 
 from robustbert.config import RunConfig
 from robustbert.data.batches import Batch
+from robustbert.device import PRECISION_DTYPES
+from robustbert.model.attention import choose_kernel
 from robustbert.model.build import build_model
 from robustbert.optim.build import build_optimizer
 from robustbert.parallel.data_parallel import build_data_parallel
@@ -61,11 +64,25 @@ def simulated_process(config: RunConfig, num_processes: int, rank: int, device: 
     """(mesh, model, optimizer) of process `rank` of `num_processes`, by default on a GPU; nothing has memory."""
     device = device or SimulatedDevice.of("cuda")
     with fake_job(rank, num_processes), open_mesh(device, config.parallel) as mesh, device.without_memory():
-        # Made-up micro-batches are equally wide, so that stages need not tell each other sizes, which no one would answer.
-        model = build_model(config.model, config.parallel, mesh, config.precision, variable_lengths=False)
+        model = build_model(
+            dataclasses.replace(config.model, compile=False),
+            config.parallel,
+            mesh,
+            config.precision,
+            # Made-up micro-batches are equally wide, so that stages need not tell each other sizes, which no one would answer.
+            variable_lengths=False,
+            attention_kernel=attention_kernel(config, device),
+        )
         model = build_data_parallel(model, config.parallel, mesh)
         optimizer = build_optimizer(config.optim, config.parallel, model, mesh, config.precision, config.train.steps)
         yield mesh, model, optimizer
+
+
+def attention_kernel(config: RunConfig, device: SimulatedDevice) -> str:
+    """The kernel that the run would take on such a device, of which it is believed that it works."""
+    head_size = config.model.hidden_size // config.model.num_attention_heads
+    with device.megatron_context():
+        return choose_kernel(device.torch_device, PRECISION_DTYPES[config.precision], head_size, is_sound=lambda *kernel: True)
 
 
 @dataclass(frozen=True)

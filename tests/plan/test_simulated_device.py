@@ -210,6 +210,8 @@ WAITS = {
     "to, pinned but waiting": (lambda x: torch.ones(3).pin_memory().to("cuda"), [BLOCKING_COPY]),
     "copy_": (lambda x: x.copy_(torch.ones(3)), [BLOCKING_COPY]),
     "copy_, pinned": (lambda x: x.copy_(torch.ones(3).pin_memory(), non_blocking=True), [ASYNCHRONOUS_COPY]),
+    "copy_, to pinned": (lambda x: torch.empty_like(x, device="cpu", pin_memory=True).copy_(x, non_blocking=True).tolist(), [ASYNCHRONOUS_COPY]),
+    "copy_, to not pinned": (lambda x: torch.zeros_like(x, device="cpu").copy_(x, non_blocking=True), [READ]),
     "cuda": (lambda x: torch.ones(3).cuda(), [BLOCKING_COPY]),
     "synchronize": (lambda x: torch.cuda.synchronize(), [SYNCHRONIZE]),
     "event": (lambda x: torch.cuda.Event().synchronize(), [SYNCHRONIZE]),
