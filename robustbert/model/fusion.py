@@ -16,6 +16,8 @@ import torch.nn.functional as F
 from robustbert.parallel.layers import LayerNorm
 from robustbert.parallel.linear_cross_entropy import PLAIN_KERNELS, ChunkKernels, row_statistics, turn_into_gradient
 
+_MOST_COMPILERS = 4  # processes that compile kernels, of each process of the job
+
 
 def bias_gelu(x_T1F: torch.Tensor, bias_F: torch.Tensor | None) -> torch.Tensor:
     """The exact GELU (section 2.2; BERT's), of x plus a bias that the product left out."""
@@ -50,6 +52,9 @@ def build_fusion(compile: bool | str, device: torch.device, tp_size: int, variab
         raise ValueError(f"model.compile: true needs {missing}; use auto, which does without")
     if compile is False or missing or (compile == "auto" and device.type != "cuda"):
         return Fusion(False, _as_it_is, bias_gelu, add_and_norm, PLAIN_KERNELS)
+    import torch._inductor.config as inductor
+
+    inductor.compile_threads = min(inductor.compile_threads, _MOST_COMPILERS)
     # With rows of many widths the second shape makes a kernel for all of them; otherwise a shape has its own.
     compiled = functools.partial(torch.compile, dynamic=None if variable_lengths else False)
     return Fusion(

@@ -49,9 +49,9 @@ class MicroBatchGraph:
 
 
 def _record_on_cuda(function: Callable[[], torch.Tensor]) -> tuple[torch.Tensor, Callable[[], None]]:
-    """Recording computes nothing; the first replay does."""
+    """Recording computes nothing; the first replay does. Other threads, such as NCCL's watchdog, may use CUDA meanwhile."""
     torch.cuda.synchronize()
     graph = torch.cuda.CUDAGraph()
-    with torch.cuda.graph(graph):
+    with torch.cuda.graph(graph, capture_error_mode="thread_local"):
         report = function()
     return report, graph.replay

@@ -132,6 +132,7 @@ def build_graph(model, mesh: Mesh, record: Callable | None = None) -> MicroBatch
 
 
 def _replay_micro_batches(model, micro_batches: Sequence, before_micro_batch, graph: MicroBatchGraph) -> torch.Tensor:
+    model.complete_weights()  # a replay has no hooks that would wait for them
     reports = []
     for number, batch in enumerate(micro_batches):
         if before_micro_batch is not None:

@@ -15,17 +15,26 @@ from tests.parallel.small_training import MODEL, Layout, Recipe, batches_of_step
 DROPPING = Recipe(model=dataclasses.replace(MODEL, dropout=0.1, attention_dropout=0.1), num_steps=4)
 
 
-def pretend(function):
-    """Like a recording: computes nothing yet, and every replay reads and writes the same places."""
-    report = torch.full((3,), float("nan"))
-    return report, lambda: report.copy_(function())
+def pretend_for(model):
+    """Like a recording: computes nothing yet, and every replay reads and writes the same places; it needs complete weights."""
+
+    def record(function):
+        report = torch.full((3,), float("nan"))
+
+        def replay():
+            assert all(group.param_gather_dispatched and group.param_gather_handle is None for group in model.bucket_groups)
+            report.copy_(function())
+
+        return report, replay
+
+    return record
 
 
 def train_with(job, replays: bool, data: int = 1):
     history = []
     with opened(job, Layout(data=data), DROPPING) as (mesh, model, optimizer):
         model.is_recorded = replays
-        graph = build_graph(model, mesh, pretend) if replays else None
+        graph = build_graph(model, mesh, pretend_for(model)) if replays else None
         for step in range(DROPPING.num_steps):
             batches = [dataclasses.replace(b, most_predictions=20) for b in batches_of_step(step)][mesh.dp_rank :: mesh.dp_size]
             model.zero_grad_buffer()
