@@ -58,8 +58,9 @@ ATTEMPT_VARIABLE = "ROBUSTBERT_ATTEMPT"  # the number of the job among those of 
 # What a job's processes get unless the user has set one of these, or an older name of the same: (variables, older names).
 _DEFAULTS = (
     ({"PYTORCH_ALLOC_CONF": "expandable_segments:True"}, ("PYTORCH_CUDA_ALLOC_CONF",)),
-    # Collectives that launcher/collectives.py can look back on; torch is changing over from the second name to the first.
-    ({"TORCH_FR_BUFFER_SIZE": "2000", "TORCH_NCCL_TRACE_BUFFER_SIZE": "2000"}, ()),
+    # Collectives that launcher/collectives.py can look back on. torch 2.9 keeps none by default, 2.11 and later do; the older name
+    # works in all of them, with a warning in every process' log.
+    ({"TORCH_FR_BUFFER_SIZE": "2000"}, ("TORCH_NCCL_TRACE_BUFFER_SIZE",)),
 )
 
 

@@ -60,7 +60,7 @@ def test_variables_of_a_surrounding_job_are_dropped_and_settings_kept():
     kept = rank_environment(settings | around, 1, 1, "/p")
     assert settings.items() <= kept.items()
     assert find_rank(kept).starter is None and find_master(kept) is None
-    own = {"PYTORCH_ALLOC_CONF", "TORCH_FR_BUFFER_SIZE", "TORCH_NCCL_TRACE_BUFFER_SIZE", ATTEMPT_VARIABLE}
+    own = {"PYTORCH_ALLOC_CONF", "TORCH_FR_BUFFER_SIZE", ATTEMPT_VARIABLE}
     assert set(kept) == {*settings, "OMP_NUM_THREADS", "PYTHONPATH", *own}
 
 
