@@ -37,7 +37,7 @@ class SelfAttention(torch.nn.Module):
         dropout = self.dropout if self.training else 0.0
         with split_dropout_context(self.splits_heads and dropout > 0):
             context = attend(qkv, rows, dropout, self.kernel)
-        return apply_linear(self.output, context.view(context.shape[0], 1, -1))
+        return apply_linear(self.output, context.reshape(context.shape[0], 1, -1))
 
 
 class FeedForward(torch.nn.Module):

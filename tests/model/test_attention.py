@@ -1,11 +1,17 @@
 """Attention over rows with padding: every kernel gives the definition's result for real tokens, and shapes do not follow the padding."""
 
+import dataclasses
+
 import pytest
 import torch
 from torch._subclasses.fake_tensor import FakeTensorMode
 
+from robustbert.config import ParallelConfig
+from robustbert.convert.whole_model import one_process_mesh
 from robustbert.model import attention
 from robustbert.model.attention import EFFICIENT, FLASH, SDPA, attend, attend_plainly, choose_kernel, describe_rows, works
+from robustbert.model.build import build_model
+from tests.parallel.small_training import MODEL
 
 B, S, A, D = 3, 16, 2, 8
 LENGTHS = torch.tensor([16, 9, 1], dtype=torch.int32)
@@ -32,6 +38,17 @@ def test_masked_attention_on_the_cpu_equals_the_definition_at_real_tokens():
     (of_masked,) = torch.autograd.grad(masked, qkv, upstream)
     (of_segmented,) = torch.autograd.grad(segmented, qkv, upstream)
     assert (of_masked - of_segmented).abs().max() < 1e-5
+
+
+@pytest.mark.parametrize("dropout", [0.0, 0.1])
+def test_a_single_row_goes_through_a_layer(dropout):
+    """Its attention comes back with the heads outermost on the CPU."""
+    config = dataclasses.replace(MODEL, attention_dropout=dropout)
+    with one_process_mesh() as mesh:
+        layer = build_model(config, ParallelConfig(), mesh, seed=1).layers["0"].train()
+        x = torch.randn(S, 1, config.hidden_size, requires_grad=True)
+        layer(x, describe_rows(None, 1, S, SDPA, CPU)).sum().backward()
+    assert x.grad.isfinite().all()
 
 
 @pytest.mark.parametrize("kernel, dtype", [(FLASH, torch.bfloat16), (FLASH, torch.float16), (EFFICIENT, torch.float32), (EFFICIENT, torch.float16)])
