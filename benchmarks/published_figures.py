@@ -40,6 +40,7 @@ def step_seconds(
     nodes, per_node = max(1, num_processes // 8), min(8, num_processes)
     overrides = [
         f"model.vocab_size={vocab_size}",
+        "model.compile=false",  # what was published was not compiled
         f"data.sequence_length={length}",
         f"train.global_batch_size={global_batch}",
         f"train.micro_batch_size={micro_batch}",

@@ -24,6 +24,7 @@ from robustbert.run_directory import RunDirectory
 from robustbert.train.metrics import Metrics
 from robustbert.train.pretrain import train_step
 from robustbert.train.state import TrainState
+from robustbert.train.stop_signal import NeverStop
 
 CONFIG = Path(__file__).resolve().parents[2] / "configs" / "base_500k.yaml"
 MODELS = {
@@ -55,6 +56,7 @@ def load_run(
             f"train.micro_batch_size={micro_batch}",
             f"train.global_batch_size={micro_batch * micro_batches * num_processes}",
             "train.log_interval=1000",
+            "model.compile=false",  # operators as they are, before a compiler fuses them
             "cluster.nodes=1",
             f"cluster.processes_per_node={num_processes}",
             "monitoring.tensorboard=false",
@@ -114,15 +116,6 @@ class CountedProcess:
     step: Callable[[], None]  # trains for the next step
 
 
-class _NeverStop:
-    """In place of StopSignal, which takes the process' signals."""
-
-    is_requested = False
-
-    def agree(self, is_requested_anywhere: bool) -> None:
-        """No one asks for it."""
-
-
 class PhaseProgress(Progress):
     """Tells of the phases of a step; the first part of the second one, before a micro-batch begins, is the zeroing."""
 
@@ -151,7 +144,7 @@ def counted_process(
         with Metrics(RunDirectory(folder), config, mesh, progress).closing() as metrics:
 
             def step() -> None:
-                trouble = train_step(config, mesh, model, optimizer, batches, state, metrics, _NeverStop(), progress)
+                trouble = train_step(config, mesh, model, optimizer, batches, state, metrics, NeverStop(), progress)
                 assert trouble is None and state.skipped_steps == 0, (trouble, state)
 
             parameters = list(model.parameters())

@@ -29,6 +29,7 @@ from robustbert.train.metrics import Metrics
 from robustbert.train.pretrain import train_step, with_tokenizer
 from robustbert.train.start import Start
 from robustbert.train.state import TrainState
+from robustbert.train.stop_signal import NeverStop
 
 _TIMEOUT_S = 60
 
@@ -47,15 +48,6 @@ class FixedBatches:
 
     def close(self) -> None:
         """Nothing was started."""
-
-
-class NeverStop:
-    """In place of StopSignal: the signals of whoever opens a session stay their own."""
-
-    is_requested = False
-
-    def agree(self, is_requested_anywhere: bool) -> None:
-        """No rank asks for it."""
 
 
 def forget_compiled() -> None:

@@ -5,7 +5,7 @@ import torch
 from robustbert.config import ModelConfig, ParallelConfig
 from robustbert.device import PRECISION_DTYPES
 from robustbert.model.attention import choose_kernel
-from robustbert.model.fusion import build_fusion
+from robustbert.model.fusion import Fusion, build_fusion
 from robustbert.model.initialize import initialize_weights
 from robustbert.model.roberta import RobertaStage
 from robustbert.parallel.data_parallel import fused_gradient_accumulation_available
@@ -20,12 +20,13 @@ def build_model(
     seed: int | None = None,
     variable_lengths: bool = False,
     attention_kernel: str | None = None,
+    fusion: Fusion | None = None,
 ) -> RobertaStage:
     """This rank's stage of the model, on the mesh' device.
 
     config.vocab_size must be set (it is the tokenizer's). seed: of the initial weights; None leaves them undefined,
     for a checkpoint to fill. variable_lengths: micro-batches are not all equally wide, so pipeline stages tell each other
-    the sizes of what they send. attention_kernel: of model.attention.KERNELS; None: the fastest one of the mesh' device.
+    the sizes of what they send. attention_kernel: of model.attention.KERNELS; None: the fastest one of the mesh' device. fusion: None: as model.compile says.
     ValueError where the layers or heads do not divide, and where model.compile cannot be had.
     """
     if config.vocab_size is None:
@@ -39,7 +40,7 @@ def build_model(
     if attention_kernel is None:
         head_size = config.hidden_size // config.num_attention_heads
         attention_kernel = choose_kernel(device, PRECISION_DTYPES[precision], head_size)
-    fusion = build_fusion(config.compile, device, mesh.tp_size, variable_lengths)
+    fusion = fusion or build_fusion(config.compile, device, mesh.tp_size, variable_lengths)
     fuses_gradients = precision != "fp32" and not fusion.is_compiled and fused_gradient_accumulation_available()
     megatron_config = _megatron_config(config, mesh, precision, variable_lengths, fuses_gradients)
     model = RobertaStage(config, parallel, megatron_config, mesh, attention_kernel, fusion)

@@ -22,6 +22,7 @@ from robustbert.parallel.data_parallel import build_data_parallel
 from robustbert.parallel.mesh import Mesh, open_mesh
 from robustbert.parallel.pipeline import run_micro_batches
 from robustbert.parallel.random import seed_dropout
+from robustbert.plan.compiled import simulated_fusion
 from robustbert.plan.simulated_device import SimulatedDevice
 from robustbert.plan.trace import StepTrace, Work
 
@@ -72,10 +73,16 @@ def simulated_process(config: RunConfig, num_processes: int, rank: int, device: 
             # Made-up micro-batches are equally wide, so that stages need not tell each other sizes, which no one would answer.
             variable_lengths=False,
             attention_kernel=attention_kernel(config, device),
+            fusion=simulated_fusion() if compiles_layers(config, device) else None,
         )
         model = build_data_parallel(model, config.parallel, mesh)
         optimizer = build_optimizer(config.optim, config.parallel, model, mesh, config.precision, config.train.steps)
         yield mesh, model, optimizer
+
+
+def compiles_layers(config: RunConfig, device: SimulatedDevice) -> bool:
+    """Whether the run would compile its layers there; with tensor parallelism what it compiles is small, and counted as it is."""
+    return device.is_cuda and config.model.compile is not False and config.parallel.tensor == 1
 
 
 def attention_kernel(config: RunConfig, device: SimulatedDevice) -> str:

@@ -75,6 +75,13 @@ class StepTrace(TorchDispatchMode):
             self.count_operator(name, flops, _moved_bytes(name, args, inputs, outputs), in_16_bits)
         return result
 
+    def count_kernel(self, inputs: list[torch.Tensor], outputs: list[torch.Tensor]) -> None:
+        """A fused kernel that ran unseen: it reads and writes these, and what it wrote is memory from now on."""
+        for tensor in outputs:
+            self._count_storage(tensor)
+        in_16_bits = bool(inputs) and inputs[0].element_size() == 2
+        self.count_operator("fused", 0.0, _size_of(inputs) + _size_of(outputs), in_16_bits)
+
     def count_operator(self, name: str, flops: float, moved_bytes: int, in_16_bits: bool) -> None:
         """Called with every operator that starts work on the device."""
         self.work.operators.append((flops, moved_bytes, in_16_bits))

@@ -30,3 +30,12 @@ class StopSignal:
 
     def _receive(self, number, frame) -> None:
         self._received = signal.Signals(number).name
+
+
+class NeverStop:
+    """In place of StopSignal where steps are measured: the signals stay those of whoever measures."""
+
+    is_requested = False
+
+    def agree(self, is_requested_anywhere: bool) -> None:
+        """No rank asks for it."""
