@@ -8,7 +8,8 @@ from robustbert.config import RunConfig
 from robustbert.plan.estimate import owned_parameters, step_parts, step_time, traffic_of
 from robustbert.hardware import HardwareProfile
 from robustbert.plan.reliability import estimate_reliability
-from robustbert.plan.simulation import first_rank_of_stage, simulate_positions, simulate_step
+from robustbert.plan.simulated_device import SimulatedDevice
+from robustbert.plan.simulation import compiles_layers, first_rank_of_stage, simulate_positions, simulate_step
 from robustbert.throughput import training_flops
 
 _SAVED_BYTES = 12  # of a parameter in a checkpoint: weight and two moments, fp32
@@ -55,6 +56,7 @@ def build_plan(
             "sequence": parallel.sequence,
             "distributed_optimizer": parallel.distributed_optimizer,
             "recompute": parallel.recompute,
+            "compiled_layers": compiles_layers(config, SimulatedDevice.of(hardware.kernels)),
         },
         "groups": _groups(config),
         "tensor_parallel_within_a_node": config.cluster.processes_per_node % parallel.tensor == 0,

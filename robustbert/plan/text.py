@@ -43,7 +43,8 @@ def _layout(config: RunConfig, plan: dict) -> list[str]:
         *lines,
         f"a step          {_count(plan['micro_batches_a_step'], 'micro-batch')} of {config.train.micro_batch_size} a process, "
         f"{plan['tokens_a_step']:,} tokens; {_flop(plan['model_flops_a_step'])} of the model (head at masked positions "
-        f"only), {_flop(plan['hardware_flops_a_step'])} done (recompute: {layout['recompute']})",
+        f"only), {_flop(plan['hardware_flops_a_step'])} done (recompute: {layout['recompute']}, "
+        f"layers {'compiled' if layout['compiled_layers'] else 'not compiled'})",
         f"the whole run   {config.train.steps:,} steps, {_flop(plan['model_flops_in_all'])}",
     ]
 

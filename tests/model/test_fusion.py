@@ -53,6 +53,7 @@ def test_nothing_is_compiled_again_from_layer_to_layer_or_batch_to_batch(monkeyp
     assert not dynamo.utils.counters["graph_break"]
 
 
+@pytest.mark.skipif(torch.__version__.startswith("2.9."), reason="torch 2.9 does not trace what is given fake tensors")
 @pytest.mark.parametrize("kernel, precision", [(FLASH, "bf16"), (EFFICIENT, "fp32")])
 def test_a_gpus_attention_is_part_of_the_layers_graph_forward_and_backward(kernel, precision):
     """Traced on fake tensors, without a break; what comes out is what the compiler gets on a GPU."""
