@@ -44,6 +44,7 @@ def _compile_forward(forward: Callable) -> Callable:
 
     def run(layer, x_T1H: torch.Tensor, rows) -> torch.Tensor:
         names, values = zip(*layer.named_parameters())
+        arguments = (x_T1H, rows.segments_N, *values)
         mode = layer.training, torch.is_grad_enabled()
         if mode not in graphs:
 
@@ -58,7 +59,9 @@ def _compile_forward(forward: Callable) -> Callable:
                 partition_fn=_part,
                 decompositions=select_decomp_table(),
             )
-        return graphs[mode](x_T1H, rows.segments_N, *values)
+            with _unseen(arguments):  # the first call traces; what tracing makes is no memory of the step
+                graphs[mode](*arguments)
+        return graphs[mode](*arguments)
 
     return run
 

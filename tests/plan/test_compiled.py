@@ -13,6 +13,7 @@ from robustbert.model.attention import SDPA, describe_rows
 from robustbert.model.build import build_model
 from robustbert.plan.simulation import compiles_layers, simulate_step, simulated_process
 from robustbert.plan.simulated_device import SimulatedDevice
+from robustbert.plan.trace import StepTrace
 
 ROWS, LENGTH = 8, 128
 # Without dropout inside attention: there the CPU keeps other tensors than a GPU.
@@ -30,6 +31,7 @@ def configured(tmp_path, *overrides):
 
 def kept_bytes(layer, x, rows) -> int:
     """What a layer's forward pass keeps for its backward pass, its weights left out."""
+    layer(x, rows)  # the first call compiles
     weights = {parameter.untyped_storage()._cdata for parameter in layer.parameters()}
     kept = {}
 
@@ -56,6 +58,19 @@ def test_a_compiled_step_has_the_operations_of_an_eager_one_and_moves_less(tmp_p
     num_layers = 2
     assert len(compiled.micro_batches.operators) <= len(eager.micro_batches.operators) - 10 * num_layers
     assert compiled.position == eager.position
+
+
+def test_tracing_a_layer_is_not_counted(tmp_path):
+    with simulated_process(configured(tmp_path, "precision=bf16"), 1, 0) as (_, model, _):
+        stage, seen = model.module.train(), []
+        x = torch.empty(ROWS * LENGTH, 1, 256, dtype=torch.bfloat16, device="cuda", requires_grad=True)
+        rows = describe_rows(None, ROWS, LENGTH, stage.attention_kernel, torch.device("cuda"))
+        for _ in range(2):
+            with StepTrace() as trace:
+                output = stage.layers["0"](x, rows)
+            seen.append((trace.live_bytes, trace.peak_bytes, trace.work.operators))
+            del output
+    assert seen[0] == seen[1]
 
 
 def test_only_a_whole_layer_on_a_gpu_is_compiled(tmp_path):
