@@ -278,7 +278,8 @@ class TrainConfig:
     log_interval: int = 10  # steps
     eval_interval: int = 1000  # steps
     eval_sequences: int = 1024  # held-out sequences an evaluation reads
-    # A micro-batch as one CUDA graph: for small ones, whose kernels a host cannot start fast enough. Takes memory of its own.
+    # A micro-batch as one CUDA graph: for small ones, whose kernels a host cannot start fast enough. Takes memory of its own; has no
+    # effect on the CPU.
     cuda_graphs: bool = False
     start_from: str | None = None  # a run or a checkpoint, also a converted one, whose weights the run begins with
     # On CUDA the same bits at every repetition: kernels that add in a fixed order are slower (attention's backward most of all), and an

@@ -151,9 +151,10 @@ def _build(kind, value, where: str):
     if origin in (typing.Union, types.UnionType):
         return _build_union(arguments, value, where)
     if origin is typing.Literal:
-        if value in arguments:
+        if any(value == argument and type(value) is type(argument) for argument in arguments):  # 1 is not true
             return value
-        raise ConfigError(f"{where} must be one of {', '.join(map(str, arguments))}; it is {value!r}{_did_you_mean(value, arguments)}")
+        words = [str(argument).lower() if isinstance(argument, bool) else str(argument) for argument in arguments]
+        raise ConfigError(f"{where} must be one of {', '.join(words)}; it is {value!r}{_did_you_mean(value, words)}")
     if origin is tuple:
         return _build_tuple(arguments, value, where)
     if kind is float and isinstance(value, int) and not isinstance(value, bool):

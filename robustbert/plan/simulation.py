@@ -15,7 +15,7 @@ import torch.distributed as dist
 from robustbert.config import RunConfig
 from robustbert.data.batches import Batch
 from robustbert.device import PRECISION_DTYPES
-from robustbert.model.attention import choose_kernel
+from robustbert.model.attention import SDPA, choose_kernel
 from robustbert.model.build import build_model
 from robustbert.optim.build import build_optimizer
 from robustbert.parallel.data_parallel import build_data_parallel
@@ -81,8 +81,12 @@ def simulated_process(config: RunConfig, num_processes: int, rank: int, device: 
 
 
 def compiles_layers(config: RunConfig, device: SimulatedDevice) -> bool:
-    """Whether the run would compile its layers there; with tensor parallelism what it compiles is small, and counted as it is."""
-    return device.is_cuda and config.model.compile is not False and config.parallel.tensor == 1
+    """Whether layers are simulated as compiled ones: if the run compiles them whole, and its attention has a variable-length kernel.
+
+    With tensor parallelism what is compiled is small, and counted as it is; so is a layer whose attention needs a mask.
+    """
+    is_whole = device.is_cuda and config.model.compile is not False and config.parallel.tensor == 1
+    return is_whole and attention_kernel(config, device) != SDPA
 
 
 def attention_kernel(config: RunConfig, device: SimulatedDevice) -> str:

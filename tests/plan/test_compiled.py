@@ -73,10 +73,25 @@ def test_tracing_a_layer_is_not_counted(tmp_path):
     assert seen[0] == seen[1]
 
 
+@pytest.mark.parametrize(
+    "overrides",
+    [("data.format=segment-pair",), ("parallel.recompute=full",), ("parallel.pipeline=2", "cluster.processes_per_node=2")],
+    ids=["pairs", "recomputed", "two-stages"],
+)
+def test_compiled_layers_are_planned_for_every_kind_of_run(tmp_path, overrides):
+    config = configured(tmp_path, *overrides)
+    eager = dataclasses.replace(config, model=dataclasses.replace(config.model, compile=False))
+    records = [simulate_step(one, one.cluster.num_processes, 0) for one in (eager, config)]
+    assert records[1].micro_batches.flops == pytest.approx(records[0].micro_batches.flops, rel=1e-9)
+    assert len(records[1].micro_batches.operators) < len(records[0].micro_batches.operators)
+
+
 def test_only_a_whole_layer_on_a_gpu_is_compiled(tmp_path):
     cuda, cpu = SimulatedDevice.of("cuda"), SimulatedDevice.of("cpu")
     assert compiles_layers(configured(tmp_path), cuda) and not compiles_layers(configured(tmp_path), cpu)
     assert not compiles_layers(configured(tmp_path, "model.compile=false"), cuda)
+    heads_of_20 = configured(tmp_path, "model.hidden_size=80", "model.ffn_hidden_size=160")  # no variable-length kernel takes them
+    assert not compiles_layers(heads_of_20, cuda) and simulate_step(heads_of_20, 1, 0).activation_bytes > 0
     assert not compiles_layers(configured(tmp_path, "parallel.tensor=2", "cluster.processes_per_node=2"), cuda)
 
 
