@@ -10,6 +10,7 @@ import socket
 import time
 import urllib.parse
 import urllib.request
+from collections import defaultdict
 from pathlib import Path
 
 from launcher.monitor import Server, build_configuration
@@ -79,7 +80,10 @@ class FastPrometheus:
         """Whether an expression has had any value since then."""
         return bool(self.ask("query_range", query=expr, start=since, end=time.time(), step="1s")["result"])
 
-    def firing(self) -> dict[str, str]:
-        """The alerts that fire now, with one summary of each."""
-        active = self.ask("alerts")["alerts"]
-        return {alert["labels"]["alertname"]: alert["annotations"]["summary"] for alert in active if alert["state"] == "firing"}
+    def firing(self) -> dict[str, set[str]]:
+        """The alerts that fire now, with their summaries: one for each set of labels, such as each rank."""
+        summaries = defaultdict(set)
+        for alert in self.ask("alerts")["alerts"]:
+            if alert["state"] == "firing":
+                summaries[alert["labels"]["alertname"]].add(alert["annotations"]["summary"])
+        return summaries
