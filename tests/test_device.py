@@ -233,6 +233,7 @@ worker.main([sys.argv[1]])
 """
 
 
+@pytest.mark.slow
 def test_under_nccl_an_error_is_told_at_once_though_the_others_are_not_done(tmp_path):
     config, run = make_run(tmp_path, "run", ("train.steps=6", "checkpoint.interval=1", "data.num_workers=2"))
     root = Path(__file__).resolve().parents[1]

@@ -69,6 +69,7 @@ def test_resume_is_bitwise_equal(name, precision, tmp_path):
     assert resumed == whole[SAVED_AFTER:]
 
 
+@pytest.mark.slow
 def test_resume_with_lamb_is_bitwise_equal(tmp_path):
     layout = LAYOUTS["tp2-dp2-sequence-parallel"]
     recipe = dataclasses.replace(WITH_DROPOUT, precision="fp16", optim=dataclasses.replace(WITH_DROPOUT.optim, name="lamb"))

@@ -68,7 +68,7 @@ def one_process():
     return train(Job(), Layout(distributed_optimizer=False), LAMB)
 
 
-@pytest.mark.parametrize("name", [pytest.param(n, marks=[pytest.mark.slow] if LAYOUTS[n].num_ranks == 8 else []) for n in LAYOUTS])
+@pytest.mark.parametrize("name", [pytest.param(n, marks=[pytest.mark.slow] if LAYOUTS[n].num_ranks >= 4 else []) for n in LAYOUTS])
 def test_twenty_steps_equal_the_one_process_run(name, one_process):
     layout = LAYOUTS[name]
     histories = run_on_ranks(train, layout.num_ranks, layout, LAMB, timeout_s=240)

@@ -120,6 +120,7 @@ def test_tensor_parallel_ranks_exchange_what_the_layers_send(tmp_path):
     assert len(of_layers) == record.num_micro_batches * (4 * 8 + 1)
 
 
+@pytest.mark.slow
 def test_a_search_finds_the_layout_that_is_fastest_when_simulated_in_whole(tmp_path):
     config, v100 = small(tmp_path, "cluster.nodes=1", "cluster.processes_per_node=2", "model.num_layers=4"), load_profile("v100_dgx1")
     found = search_layouts(config, v100)
@@ -132,6 +133,7 @@ def test_a_search_finds_the_layout_that_is_fastest_when_simulated_in_whole(tmp_p
         assert candidate.memory_bytes == pytest.approx(parts.kept_bytes + parts.activation_bytes, rel=0.1)
 
 
+@pytest.mark.slow
 def test_what_cannot_fit_is_refused_with_the_nearest_layout_that_does(tmp_path):
     small(tmp_path)
     narrow = ["cluster.nodes=1", "cluster.processes_per_node=2", "model.num_layers=2"]

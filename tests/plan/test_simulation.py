@@ -76,6 +76,7 @@ def test_a_simulated_process_keeps_what_a_real_one_does(name, tmp_path):
         assert simulate(config, layout.num_ranks, rank) == kept
 
 
+@pytest.mark.slow
 def test_a_vocabulary_that_is_not_known_is_assumed_and_told():
     words = ["plan", "configs/large_500k.yaml", "cluster.nodes=1", "cluster.processes_per_node=1", "model.num_layers=1", "--json"]
     done = subprocess.run([sys.executable, "-m", "launcher", *words], cwd=ROOT, capture_output=True, text=True, timeout=60)
