@@ -64,7 +64,9 @@ def main() -> int:
     print("\n".join(lines))
     if options.record:
         command = "benchmarks/html_extraction.py " + " ".join(sys.argv[1:])
-        write_record(options.record, "Extraction of articles", command, ", of which one is used", ("trafilatura", "lxml", "justext"), lines)
+        write_record(
+            options.record, "Extraction of articles", command, ", of which one is used", ("trafilatura", "lxml", "justext"), lines
+        )
     return 0
 
 
@@ -102,9 +104,13 @@ def _table(title: str, pages: list[Page]) -> list[str]:
     lines = [title, f"  {'mode':12}{'precision':>10}{'recall':>8}{'F1':>8}{'pages with < half':>19}{'ms a page':>11}"]
     for name, found in seen.items():
         if pages[0].inside:
-            precision, recall = (sum(f.correct for f in found) / sum(getattr(f, key) for f in found) for key in ("found", "wanted"))
+            precision, recall = (
+                sum(f.correct for f in found) / sum(getattr(f, key) for f in found) for key in ("found", "wanted")
+            )
         else:
-            precision, recall = (statistics.mean(f.correct / max(1, getattr(f, key)) for f in found) for key in ("found", "wanted"))
+            precision, recall = (
+                statistics.mean(f.correct / max(1, getattr(f, key)) for f in found) for key in ("found", "wanted")
+            )
         lost = sum(f.correct < f.wanted / 2 for f in found)
         score = 2 * precision * recall / (precision + recall)
         milliseconds = 1000 * statistics.mean(f.seconds for f in found)

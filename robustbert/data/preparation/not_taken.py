@@ -74,7 +74,9 @@ class NotTaken:
 def summary_of(not_taken: dict) -> str:
     """What a manifest's not_taken says, in one line; empty where everything was taken."""
     return ", ".join(
-        f"{name.replace('_', ' ')}: {count:,}" for name, count in not_taken.items() if isinstance(count, int) and name != INCOMPLETE
+        f"{name.replace('_', ' ')}: {count:,}"
+        for name, count in not_taken.items()
+        if isinstance(count, int) and name != INCOMPLETE
     )
 
 
@@ -85,7 +87,7 @@ def incomplete_summary(not_taken: dict, num_sentences: int | None = None) -> str
         return ""
     names = ", ".join(f"{name} {times:,}" for name, times in _most_frequent(not_taken.get(MISSING_WORDS, {}), _NUM_SHOWN))
     share = f" ({count / num_sentences:.2%})" if num_sentences else ""
-    return f"{count:,} sentences{share} lack words of templates that are not known: {names}"
+    return f"{count:,} sentences{share} lack words of templates or formulas that are not known: {names}"
 
 
 def _most_frequent(counts: dict[str, int], number: int) -> list[tuple[str, int]]:

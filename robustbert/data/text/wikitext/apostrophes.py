@@ -24,7 +24,9 @@ def _line(line: str) -> str:
     num_italic = sum(length in (_ITALIC, _BOTH) for length in lengths)
     num_bold = sum(length in (_BOLD, _BOTH) for length in lengths)
     if num_italic % 2 and num_bold % 2:
-        candidates = [(_preference(line, end - _BOLD), i) for i, (length, (_, end)) in enumerate(zip(lengths, runs)) if length == _BOLD]
+        candidates = [
+            (_preference(line, end - _BOLD), i) for i, (length, (_, end)) in enumerate(zip(lengths, runs)) if length == _BOLD
+        ]
         if candidates:
             lengths[min(candidates)[1]] = _ITALIC
     kept, at = [], 0

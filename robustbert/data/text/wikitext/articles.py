@@ -9,19 +9,32 @@ from typing import NamedTuple
 from robustbert.data.text.byte_streams import import_for
 from robustbert.data.text.wikitext.apostrophes import without_quotes
 from robustbert.data.text.wikitext.braces import expand
-from robustbert.data.text.wikitext.marks import AFTER_SUBSCRIPT, SUPERSCRIPT, as_data, missing, restored, take_missing, without_marks
+from robustbert.data.text.wikitext.marks import (
+    AFTER_SUBSCRIPT,
+    SUPERSCRIPT,
+    as_data,
+    missing,
+    restored,
+    take_missing,
+    without_marks,
+)
 from robustbert.data.text.wikitext.namespaces import leaving_no_text, normal
 from robustbert.data.text.wikitext.templates import render
 
 _NO_WIKI = re.compile(r"<nowiki\s*/>|<nowiki\b[^<>]*>(.*?)</nowiki\s*>", re.IGNORECASE | re.DOTALL)
 _COMMENT = re.compile(r"<!--.*?(?:-->|\Z)", re.DOTALL)
 _NOT_PROSE = (
-    "ref|references|gallery|timeline|score|syntaxhighlight|source|imagemap|table|pre|graph|mapframe|maplink|includeonly|"
+    "ref|references|gallery|timeline|score|syntaxhighlight|source|imagemap|pre|graph|mapframe|maplink|includeonly|"
     "templatestyles|section|categorytree|inputbox|hiero|templatedata|indicator"
 )
 _EMPTY_ELEMENT = re.compile(rf"<(?:{_NOT_PROSE}|math|chem|ce)\b[^<>]*/>", re.IGNORECASE)
 _ELEMENT = re.compile(rf"<({_NOT_PROSE})\b([^<>]*)>(.*?)</\1\s*>", re.IGNORECASE | re.DOTALL)
 _FORMULA = re.compile(r"<(math|chem|ce)\b[^<>]*>(.*?)</\1\s*>", re.IGNORECASE | re.DOTALL)
+# Lists and tables in HTML, the innermost first.
+_BLOCK = re.compile(r"<(table|ul|ol|dl)\b[^<>]*>(?:(?!<\1\b).)*?</\1\s*>", re.IGNORECASE | re.DOTALL)
+_PARAGRAPH_TAGS = ("blockquote", "p", "poem", "div", "center")
+# -{zh-hans:计算机; zh-hant:電腦}- in wikis that are written in several ways.
+_VARIANTS = re.compile(r"-\{(?:[A-Z;]*\|)?(?:[a-z-]+:)?([^{}|;]*)[^{}]*\}-")
 _STRAY_TAG = re.compile(r"</?(?:ref|references|onlyinclude|noinclude|section)\b[^<>]*>", re.IGNORECASE)
 _PLAIN_FORMULA = re.compile(r"[A-Za-z0-9 +\-=<>,.()/!]{1,24}")
 _GREEK = re.compile(r"\\([A-Za-z]+)")
@@ -79,6 +92,10 @@ def article_text(wikitext: str, title: str = "", site: Site = Site()) -> Article
     text = _NO_WIKI.sub(lambda match: as_data(html.unescape(match[1] or "")), without_marks(wikitext))
     text = _EMPTY_ELEMENT.sub("", _COMMENT.sub("", text))
     text = _STRAY_TAG.sub("", _FORMULA.sub(_formula, _ELEMENT.sub(_element, text)))
+    while (shorter := _BLOCK.sub("\n", text)) != text:
+        text = shorter
+    if "-{" in text and site.language != "en":
+        text = _VARIANTS.sub(r"\1", text)
     text = expand(text, lambda call: render(call, title, site.language))
     text = _without_sections(text.split("\n"))
     parsed = import_for("mwparserfromhell", "a Wikipedia dump").parse(text, skip_style_tags=True)
@@ -151,6 +168,8 @@ def _plain(node, no_text: frozenset[str]) -> str:
         if tag == "br":
             return "\n"
         text = _plain_code(node.contents, no_text) if node.contents is not None else ""
+        if tag in _PARAGRAPH_TAGS:
+            return f"\n\n{text}\n\n"
         return SUPERSCRIPT + text if tag == "sup" else text + AFTER_SUBSCRIPT if tag == "sub" else text
     return ""
 
@@ -160,7 +179,9 @@ def _link(node, no_text: frozenset[str]) -> str:
     prefix, colon, _ = title.partition(":")
     if colon and normal(prefix) in no_text or _OTHER_LANGUAGE.match(title):
         return ""
-    return _plain_code(node.text, no_text) if node.text is not None else _plain_code(node.title, no_text).strip().removeprefix(":")
+    return (
+        _plain_code(node.text, no_text) if node.text is not None else _plain_code(node.title, no_text).strip().removeprefix(":")
+    )
 
 
 def _plain_code(code, no_text: frozenset[str]) -> str:

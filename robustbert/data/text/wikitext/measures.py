@@ -221,7 +221,11 @@ def _rescaled(parts: list, amount: _Amount, code: str, digits: int | None, style
     scale, unit = _split(code)
     value = (total / unit.scale + unit.offset) / scale
     last = parts[-1]
-    given = amount if len(parts) == 1 else last[0][0]._replace(value=total / _split(last[1])[1].scale, decimals=max(0, last[0][0].decimals))
+    given = (
+        amount
+        if len(parts) == 1
+        else last[0][0]._replace(value=total / _split(last[1])[1].scale, decimals=max(0, last[0][0].decimals))
+    )
     return _Amount("", value, _decimals(given, value, digits, style, total if unit.kind == "temperature" else None))
 
 

@@ -10,7 +10,9 @@ _NUMBER = re.compile(r"([-−+]?)(\d+)(\.\d+)?(?:[eE]([-+−]?\d+))?\Z")
 _SEPARATORS = {
     **dict.fromkeys(("de", "da", "nl", "id", "tr", "el", "ro", "sl", "hr", "vi", "gl", "ca", "eu"), (".", ",")),
     **dict.fromkeys(("es", "it", "pt"), (".", ",")),
-    **dict.fromkeys(("fr", "ru", "uk", "pl", "cs", "sk", "sv", "no", "nb", "nn", "fi", "bg", "hu", "et", "lv", "lt"), ("\u00a0", ",")),
+    **dict.fromkeys(
+        ("fr", "ru", "uk", "pl", "cs", "sk", "sv", "no", "nb", "nn", "fi", "bg", "hu", "et", "lv", "lt"), ("\u00a0", ",")
+    ),
 }
 _PREFIXES = {"k": "thousand", "e3": "thousand", "e6": "million", "e9": "billion", "e12": "trillion"}
 _CURRENCIES = {

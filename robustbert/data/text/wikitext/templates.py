@@ -31,7 +31,9 @@ _OF_VALUES = {
     **dict.fromkeys(("percentage", "percent", "pct"), numbers.percentage),
     **dict.fromkeys(("currency", "price"), numbers.amount),
     **dict.fromkeys(("start date", "end date", "birth date", "birth-date and age", "start date and age", "dob"), dates.date),
-    **dict.fromkeys(("birth date and age", "bda", "film date", "release date", "end date and age", "start-date and age"), dates.date),
+    **dict.fromkeys(
+        ("birth date and age", "bda", "film date", "release date", "end date and age", "start-date and age"), dates.date
+    ),
     **dict.fromkeys(("death date", "death date and age", "dda", "death-date and age"), dates.birth_and_death),
     **dict.fromkeys(("dts", "date", "format date", "dmy", "mdy"), dates.written_date),
     **dict.fromkeys(("birth-date", "death-date", "start-date", "end-date", "birth year", "death year"), dates.text_of_date),

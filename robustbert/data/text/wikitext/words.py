@@ -4,40 +4,53 @@ import re
 
 from robustbert.data.text.wikitext.braces import Call
 from robustbert.data.text.wikitext.languages import language_name
-from robustbert.data.text.wikitext.marks import SUPERSCRIPT, as_data
+from robustbert.data.text.wikitext.marks import AFTER_SUBSCRIPT, SUPERSCRIPT, as_data
 
 _SIGNS = {
-    "nbsp": "\u00a0", "spaces": " ", "space": " ", "sp": " ", "thinsp": " ", "thin space": " ", "hair space": "", "zwsp": "", "0ws": "", "ndash": "–", "en dash": "–",
-    "mdash": "—", "em dash": "—", "snd": " – ", "snds": " – ", "spnd": " – ", "spaced ndash": " – ", "spaced en dash": " – ", "dash": " – ",
-    "spaced endash": " – ", "mdashb": " — ", "spaced em dash": " — ", "·": " · ", "•": " • ", "bull": " • ", "dot": " · ", "middot": " · ", "bullet": " • ", "\\": " / ",
-    "!": "|", "pipe": "|", "=": "=", "'": "'", "\"": '"', "' \"": "' \"", "\" '": "\" '", "'\"": "'\"", "\"'": "\"'", "-\"": '"', "-'": "'", "'-": "'", "'s": "'s", "`s": "'s", "apostrophe": "'", "`": "'",
-    "pi": "π", "tau": "τ", "times": "×", "minus": "−", "plus-minus": "±", "±": "±", "degree": "°", "infin": "∞", "euro sign": "€", "okina": "ʻ", "hamza": "ʼ", "ayin": "ʿ",
-    "ce": "CE", "bce": "BCE", "ad": "AD", "bc": "BC", "bp": "BP", "dagger": "†", "double-dagger": "‡", "dag": "†", "ell": "…", "...": "…", "nbhyph": "-", "nbh": "-", "(": "{", ")": "}",
-    "((": "{{", "))": "}}", "(!": "", "!)": "", "!!": "", "!-": "", "!+": "", "·wrap": " · ", "number sign": "#", "section sign": "§", "hyphen": "-", "lsquo": "‘", "rsquo": "’",
-    "ampersand": "&", "asterisk": "*", "colon": ":", "semicolon": ";", "trade": "™", "reg": "®", "copyright": "©", "music note": "♪", "checked box": "☑", 
-    "eqm": " ",
+    "nbsp": "\u00a0", "spaces": " ", "space": " ", "sp": " ", "thinsp": " ", "thin space": " ", "hair space": "", "zwsp": "",
+    "0ws": "", "ndash": "–", "en dash": "–", "mdash": "—", "emdash": "—", "endash": "–", "em dash": "—", "snd": " – ",
+    "snds": " – ", "spnd": " – ", "spaced ndash": " – ", "spaced en dash": " – ", "dash": " – ", "spaced endash": " – ",
+    "mdashb": " — ", "spaced em dash": " — ", "·": " · ", "•": " • ", "bull": " • ", "dot": " · ", "middot": " · ",
+    "bullet": " • ", "\\": " / ", "!": "|", "pipe": "|", "=": "=", "'": "'", "\"": '"', "' \"": "' \"", "\" '": "\" '",
+    "'\"": "'\"", "\"'": "\"'", "-\"": '"', "-'": "'", "'-": "'", "'s": "'s", "`s": "'s", "apostrophe": "'", "`": "'",
+    "pi": "π", "tau": "τ", "times": "×", "minus": "−", "plus-minus": "±", "±": "±", "degree": "°", "infin": "∞",
+    "euro sign": "€", "okina": "ʻ", "hamza": "ʼ", "ayin": "ʿ", "ce": "CE", "bce": "BCE", "ad": "AD", "bc": "BC", "bp": "BP",
+    "dagger": "†", "double-dagger": "‡", "dag": "†", "ell": "…", "...": "…", "nbhyph": "-", "nbh": "-", "(": "{", ")": "}",
+    "((": "{{", "))": "}}", "(!": "", "!)": "", "!!": "", "!-": "", "!+": "", "·wrap": " · ", "number sign": "#",
+    "section sign": "§", "hyphen": "-", "lsquo": "‘", "rsquo": "’", "ampersand": "&", "asterisk": "*", "colon": ":",
+    "semicolon": ";", "trade": "™", "reg": "®", "copyright": "©", "music note": "♪", "checked box": "☑", "eqm": " ",
 }  # fmt: skip
 _FIRST = frozenset(
-    """nowrap nobr nobreak nowraplinks no_wrap nwr small smaller smallsup smalldiv big bigger larger large huge sup sub mvar math var em strong abbr tooltip sc smallcaps small_caps smcaps sc2 smallcaps2 smcp allcaps caps
-    vanchor visible_anchor noitalic noital nobold nobold2 normal noitalics midsize center centre code mono samp kbd tt pre2 proper_name citation_needed_span cnspan clarify_span cn-span
-    grc polytonic hebrew unicode hebr heb script transl2 lang2 asiantitle format_price formatprice overline underline u overset under ul i b strikethrough s strike del ins highlight tq tqi talkquote xt !xt mxt
-    block_indent blockindent indent nihongo2 jp transl-ja wikt ill-wd wikidata_entity interlanguage_link ill interlanguage_link_multi link-interwiki iw iw2 red-link redlink illm ill-wd2 flag flagu flagg flaglist
-    flagcountry country_flag link noredirect no_redirect redlink_title pronunciation2 plain_link nocat disp title_case sentence_case
-    mathcal mathbf mathrm bigmath textdiv align left right align_left align_right float_left nowrap2 avoid_wrap nobreaks not_a_link notatypo dead_link_span font_family serif sans-serif
-    greek gk thai arab arabic persian naskh nastaliq script/arabic script/hebrew script/nastaliq script/hebr script/cyrillic script/coptic script/gothic script/runic cuneiform hiero2 runic
-    official name bdo no_bold bold italic italics text stylized raised lower raise super
-    bigdiv large_text mul username smallcaps_all term dfn cite_quote quote-inline qi nowiki_text uninternalize plaintext""".split()
+    """nowrap nobr nobreak nowraplinks no_wrap nwr small smaller smallsup smalldiv big bigger larger large huge mvar math var
+    em strong abbr tooltip sc smallcaps small_caps smcaps sc2 smallcaps2 smcp allcaps caps vanchor visible_anchor
+    noitalic noital nobold nobold2 normal noitalics midsize center centre code mono samp kbd tt pre2 proper_name
+    citation_needed_span cnspan clarify_span cn-span grc polytonic hebrew unicode hebr heb script transl2 lang2
+    asiantitle format_price formatprice overline underline u overset under ul i b strikethrough s strike del ins
+    highlight tq tqi talkquote xt !xt mxt block_indent blockindent indent nihongo2 jp transl-ja wikt ill-wd
+    wikidata_entity interlanguage_link ill interlanguage_link_multi link-interwiki iw iw2 red-link redlink illm ill-wd2
+    flag flagu flagg flaglist flagcountry country_flag link noredirect no_redirect redlink_title pronunciation2
+    plain_link nocat disp title_case sentence_case mathcal mathbf mathrm bigmath textdiv align left right align_left
+    align_right float_left nowrap2 avoid_wrap nobreaks not_a_link notatypo dead_link_span font_family serif sans-serif
+    greek gk thai arab arabic persian naskh nastaliq script/arabic script/hebrew script/nastaliq script/hebr
+    script/cyrillic script/coptic script/gothic script/runic cuneiform hiero2 runic official name bdo no_bold bold
+    italic italics text stylized raised lower raise super bigdiv large_text mul username smallcaps_all term dfn
+    cite_quote quote-inline qi nowiki_text uninternalize plaintext""".split()
 )  # fmt: skip
 _SECOND = frozenset(
-    """lang wikt-lang native_name native_phrase rtl-lang script/1 color colour font_color colored coloured font fontcolor resize bg background_color hilite font_size fsp lang-rtl langr
-    text_color noredlink fontsize lang-sub color_text sort""".split()
+    """lang wikt-lang native_name native_phrase rtl-lang script/1 color colour font_color colored coloured font fontcolor
+    resize bg background_color hilite font_size fsp lang-rtl langr text_color noredlink fontsize lang-sub color_text
+    sort""".split()
 )  # fmt: skip
 _JOINED = frozenset("sic typo not_a_typo as_written notatypo chem ce chem2 linktext chemf".split())
 _NAVY = frozenset(
-    """uss usns uscgc usat usrc usc&gs noaas hms hmas hmcs hmnzs hmnb hmis hmsas hmt hmy hmbs hdms hnlms hswms hnoms rms ss ms mv mt ps ts rv sy my gts tss rfa rnlb rmas rrs qsmv css csa ins iss irns
-    sms smu sm ijn ara aan bap bns brp chl kri kd rss tcg rov ros rfs orp esps bae fgs his fs frs hnlms hellenic hs le pns lÉ ran hmpngs rm sas sts kv nrp htms umc""".split()
+    """uss usns uscgc usat usrc usc&gs noaas hms hmas hmcs hmnzs hmnb hmis hmsas hmt hmy hmbs hdms hnlms hswms hnoms rms ss ms
+    mv mt ps ts rv sy my gts tss rfa rnlb rmas rrs qsmv css csa ins iss irns sms smu sm ijn ara aan bap bns brp chl kri
+    kd rss tcg rov ros rfs orp esps bae fgs his fs frs hellenic hs le pns lÉ ran hmpngs rm sas sts kv nrp htms umc""".split()
 )  # fmt: skip
-_IDENTIFIERS = {"isbn": "ISBN", "issn": "ISSN", "oclc": "OCLC", "doi": "doi:", "pmid": "PMID", "arxiv": "arXiv:", "lccn": "LCCN", "hdl": "hdl:", "jstor": "JSTOR", "bibcode": "Bibcode:", "rfc": "RFC", "cve": "CVE-", "iau": ""}  # fmt: skip
+_IDENTIFIERS = {
+    "isbn": "ISBN", "issn": "ISSN", "oclc": "OCLC", "doi": "doi:", "pmid": "PMID", "arxiv": "arXiv:", "lccn": "LCCN",
+    "hdl": "hdl:", "jstor": "JSTOR", "bibcode": "Bibcode:", "rfc": "RFC", "cve": "CVE-", "iau": "",
+}  # fmt: skip
 _NOT_SOUNDS = frozenset("lang local uk us usalso also pron ipa label en small yes no".split())
 _ACCIDENTALS = {"flat": "♭", "b": "♭", "sharp": "♯", "#": "♯", "natural": "♮", "doubleflat": "𝄫", "doublesharp": "𝄪"}
 
@@ -52,7 +65,8 @@ def words(call: Call, name: str, language: str) -> str | None:
     if key in _SECOND:
         return call.argument(2) or call.argument(1) or None
     if key in _JOINED:
-        return (" " if key == "linktext" else "").join(part for part in call.positional if part) or None
+        joined = (" " if key == "linktext" else "").join(part for part in call.positional if part)
+        return joined or (as_data("[sic]") if key == "sic" else None)
     if name in _NAVY:
         return _ship(name.upper(), call.argument(1), call.argument(2), call.argument(3))
     if name in _IDENTIFIERS:
@@ -108,8 +122,8 @@ def _in_language(call: Call, name: str, language: str) -> str | None:
     text = texts[0] if texts else ""
     if not text:
         return None
-    label = language_name(code) if language == "en" and call.named.get("label") not in ("no", "none", "-") else ""
-    result = f"{call.named.get('label') if call.named.get('label') not in (None, '', 'no', 'none', '-') else label}: {text}".lstrip(": ")
+    label = call.named.get("label") or (language_name(code) if language == "en" else "")
+    result = f"{label}: {text}" if label and label not in ("no", "none", "-") else text
     romanized = (texts[1] if len(texts) > 1 else "") or call.named.get("translit", "")
     meaning = (texts[2] if len(texts) > 2 else "") or call.named.get("translation", "") or call.named.get("lit", "")
     if romanized:
@@ -148,7 +162,8 @@ def _with_original(call: Call) -> str | None:
 
 
 def _chinese(call: Call) -> str | None:
-    labels = {"c": "Chinese", "t": "traditional Chinese", "s": "simplified Chinese", "p": "pinyin", "w": "Wade–Giles", "j": "Jyutping", "poj": "Pe̍h-ōe-jī", "l": "lit."}  # fmt: skip
+    labels = {"c": "Chinese", "t": "traditional Chinese", "s": "simplified Chinese", "p": "pinyin", "w": "Wade–Giles"}
+    labels |= {"j": "Jyutping", "poj": "Pe̍h-ōe-jī", "l": "lit."}
     parts = [f"{label}: {call.named[key]}" for key, label in labels.items() if call.named.get(key)]
     return "; ".join(parts) or call.argument(1) or None
 
@@ -180,7 +195,9 @@ def _harvard(call: Call) -> str | None:
     *names, year = [part for part in call.positional if part] or [""]
     if not names:
         return None
-    authors = names[0] if len(names) == 1 else f"{names[0]} et al." if len(names) > 3 else f"{', '.join(names[:-1])} and {names[-1]}"
+    authors = (
+        names[0] if len(names) == 1 else f"{names[0]} et al." if len(names) > 3 else f"{', '.join(names[:-1])} and {names[-1]}"
+    )
     page = f", p. {call.named['p']}" if call.named.get("p") else f", pp. {call.named['pp']}" if call.named.get("pp") else ""
     return f"{authors} {year}{page}" if call.name.strip().lower() == "harvnb" else f"{authors} ({year}{page})"
 
@@ -249,6 +266,18 @@ def _numero(call: Call) -> str:
     return f"No. {call.argument(1)}".strip()
 
 
+def _raised(call: Call) -> str:
+    return SUPERSCRIPT + call.argument(1)
+
+
+def _lowered(call: Call) -> str:
+    return call.argument(1) + AFTER_SUBSCRIPT
+
+
+def _patent(call: Call) -> str:
+    return f"U.S. patent {call.argument(1)}".strip()
+
+
 def _marriage(call: Call) -> str | None:
     """{{marriage|NAME|1842|1865}}: NAME (1842–1865)."""
     name, *years = [call.argument(number) for number in (1, 2, 3)]
@@ -261,16 +290,32 @@ def _sort(call: Call) -> str | None:
 
 
 _FUNCTIONS = {
-    "ship": _any_ship, **dict.fromkeys(("sclass", "sclass2", "sclass-", "sclass2-"), _ship_class),
+    "ship": _any_ship,
+    **dict.fromkeys(("sclass", "sclass2", "sclass-", "sclass2-"), _ship_class),
     **dict.fromkeys(("transl", "transliteration", "translit", "tlit", "romanization"), _transliteration),
     **dict.fromkeys(("respell", "respelling", "pronunciation_respelling"), _respelling),
-    **dict.fromkeys(("nihongo", "nihongo3", "nihongo4", "nihongo_krt", "korean", "linktext-nihongo"), _with_original), "zh": _chinese, "zh-full": _chinese,
-    **dict.fromkeys(("quote", "blockquote", "block_quote", "bquote", "cquote", "quotation", "centered_pull_quote", "long_quote", "quotation2", "verse_translation", "poemquote", "poem_quote"), _quotation),
+    **dict.fromkeys(("nihongo", "nihongo3", "nihongo4", "nihongo_krt", "korean"), _with_original),
+    **dict.fromkeys(("zh", "zh-full"), _chinese),
+    **dict.fromkeys(("quote", "blockquote", "block_quote", "bquote", "cquote", "quotation", "quotation2"), _quotation),
+    **dict.fromkeys(("centered_pull_quote", "long_quote", "verse_translation", "poemquote", "poem_quote"), _quotation),
     **dict.fromkeys(("hlist", "hlist-comma", "comma_separated_entries", "cslist", "flatlist_inline"), _list),
-    **dict.fromkeys(("keypress", "key_press", "key", "button"), _keys), **dict.fromkeys(("bibleverse", "bibleref", "bibleref2", "bibleverse-nb", "bv", "sourcetext", "quran-usc", "qref"), _verse),
+    **dict.fromkeys(("keypress", "key_press", "key", "button"), _keys),
+    **dict.fromkeys(("bibleverse", "bibleref", "bibleref2", "bibleverse-nb", "bv", "sourcetext", "qref"), _verse),
     **dict.fromkeys(("nuclide", "nuclide2", "simplenuclide", "simplenuclide2"), _nuclide),
-    "harvtxt": _harvard, "harvnb": _harvard, "harvard_citation_text": _harvard, "angbr": _angle_brackets, "angle_bracket": _angle_brackets, "angbr_ipa": _angle_brackets, "music": _music,
-    **dict.fromkeys(("sqrt", "radic", "root", "rad"), _root), "url": _web_address, "abs": _absolute, "coord": _coordinates,
-    **dict.fromkeys(("railgauge", "track_gauge", "gauge"), _gauge), "height": _height, "sortname": _sort, **dict.fromkeys(("no.", "vol.", "p.", "pp.", "ch."), _number),
-    **dict.fromkeys(("numero", "number", "no"), _numero), "marriage": _marriage,
-}  # fmt: skip
+    **dict.fromkeys(("harvtxt", "harvnb", "harvard_citation_text"), _harvard),
+    **dict.fromkeys(("angbr", "angle_bracket", "angbr_ipa"), _angle_brackets),
+    **dict.fromkeys(("sqrt", "radic", "root", "rad"), _root),
+    **dict.fromkeys(("railgauge", "track_gauge", "gauge"), _gauge),
+    **dict.fromkeys(("no.", "vol.", "p.", "pp.", "ch."), _number),
+    **dict.fromkeys(("numero", "number", "no"), _numero),
+    "music": _music,
+    "url": _web_address,
+    "abs": _absolute,
+    "coord": _coordinates,
+    "height": _height,
+    "sortname": _sort,
+    "marriage": _marriage,
+    "us_patent": _patent,
+    "sup": _raised,
+    "sub": _lowered,
+}
