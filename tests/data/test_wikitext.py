@@ -66,6 +66,8 @@ MARKUP = {
     "The ''Iliad'''s hero": "The Iliad's hero",  # odd numbers of bold and italics: one bold is an apostrophe and italics
     "A l'''x'' de": "A l'x de",
     "''''quoted'''' and '''''both'''''": "'quoted' and both",
+    "'''foo''''bar''<nowiki/>'' and [[Lista d''e paise]]": "foo'bar and Lista d''e paise",
+    "<s>a <span><u>b</span></u> &lt;s&gt; c&apos;s": "a b <s> c's",
     "[[AT&amp;T]], [[Q|R&amp;D &mdash; x]], &#39;&#39;q&#39;&#39;": "AT&T, R&D — x, ''q''",
     "[[Foo (bar)|Foo]]s [[:Category:X]] [[fr:Chat]] [[doi:10.1|paper]]": "Foos Category:X paper",
     "<nowiki>{{x}} [[cat]] ''&amp;''</nowiki>[[a{{!}}b]]": "{{x}} [[cat]] ''&''b",

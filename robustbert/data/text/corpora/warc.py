@@ -65,7 +65,8 @@ def pages(file: InputFile) -> Iterator[Page | BadInput | LeftOut]:
         yield BadInput(f"{file.damage(error)}; it went well up to record {number}")
     except (load_failed, ValueError) as error:
         yield BadInput(
-            f"{file.path}: is no WARC after record {number} ({str(error).strip()}), and is not read further; copy or download it again"
+            f"{file.path}: is no WARC after record {number} ({str(error).strip()}), and is not read further; "
+            "copy or download it again"
         )
 
 

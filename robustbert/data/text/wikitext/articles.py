@@ -11,6 +11,7 @@ from robustbert.data.text.wikitext.apostrophes import without_quotes
 from robustbert.data.text.wikitext.braces import expand
 from robustbert.data.text.wikitext.marks import (
     AFTER_SUBSCRIPT,
+    NOTHING,
     SUPERSCRIPT,
     as_data,
     missing,
@@ -36,6 +37,13 @@ _PARAGRAPH_TAGS = ("blockquote", "p", "poem", "div", "center")
 # -{zh-hans:计算机; zh-hant:電腦}- in wikis that are written in several ways.
 _VARIANTS = re.compile(r"-\{(?:[A-Z;]*\|)?(?:[a-z-]+:)?([^{}|;]*)[^{}]*\}-")
 _STRAY_TAG = re.compile(r"</?(?:ref|references|onlyinclude|noinclude|section)\b[^<>]*>", re.IGNORECASE)
+# What the parser takes for text: a tag that nothing closes, tags that overlap.
+_UNPAIRED_TAG = re.compile(
+    r"</?(?:span|div|small|big|su[bp]|s|strike|del|ins|[biu]|em|strong|center|font|br|hr|p|code|tt|cite|abbr|blockquote|poem|li|ul|ol|"
+    r"t[dhr]|table|includeonly)\b[^<>]*>",
+    re.IGNORECASE,
+)
+_ENTITY = re.compile(r"&[A-Za-z][A-Za-z0-9]*;")  # of HTML 5; the parser knows those of HTML 4
 _PLAIN_FORMULA = re.compile(r"[A-Za-z0-9 +\-=<>,.()/!]{1,24}")
 _GREEK = re.compile(r"\\([A-Za-z]+)")
 _HEADING = re.compile(r"^(={1,6})\s*(.*?)\s*\1\s*$")
@@ -89,7 +97,7 @@ def article_text(wikitext: str, title: str = "", site: Site = Site()) -> Article
     Comments, footnotes, templates and tables are gone before the parser sees the text: that is most of the markup, and the
     parser takes ten times as long for it.
     """
-    text = _NO_WIKI.sub(lambda match: as_data(html.unescape(match[1] or "")), without_marks(wikitext))
+    text = _NO_WIKI.sub(lambda match: as_data(html.unescape(match[1])) if match[1] else NOTHING, without_marks(wikitext))
     text = _EMPTY_ELEMENT.sub("", _COMMENT.sub("", text))
     text = _STRAY_TAG.sub("", _FORMULA.sub(_formula, _ELEMENT.sub(_element, text)))
     while (shorter := _BLOCK.sub("\n", text)) != text:
@@ -99,7 +107,7 @@ def article_text(wikitext: str, title: str = "", site: Site = Site()) -> Article
     text = expand(text, lambda call: render(call, title, site.language))
     text = _without_sections(text.split("\n"))
     parsed = import_for("mwparserfromhell", "a Wikipedia dump").parse(text, skip_style_tags=True)
-    text = without_quotes(_plain_code(parsed, leaving_no_text(site.namespaces)))
+    text = without_quotes(_UNPAIRED_TAG.sub("", _plain_code(parsed, leaving_no_text(site.namespaces))))
     text, num_lacking, names = take_missing(_MAGIC_WORD.sub("", text))
     text = _BLANKS.sub(" ", _LEFT_BY_TEMPLATES.sub("", text))
     text = restored(_BLANK_BEFORE_POINT.sub("", _BLANK_AFTER_OPENING.sub("(", text)))
@@ -151,7 +159,7 @@ def _without_sections(lines: list[str]) -> str:
 def _plain(node, no_text: frozenset[str]) -> str:
     kind = type(node).__name__
     if kind == "Text":
-        return node.value
+        return _ENTITY.sub(lambda match: as_data(html.unescape(match[0])), node.value)
     if kind == "Wikilink":
         return _link(node, no_text)
     if kind == "ExternalLink":
@@ -179,9 +187,9 @@ def _link(node, no_text: frozenset[str]) -> str:
     prefix, colon, _ = title.partition(":")
     if colon and normal(prefix) in no_text or _OTHER_LANGUAGE.match(title):
         return ""
-    return (
-        _plain_code(node.text, no_text) if node.text is not None else _plain_code(node.title, no_text).strip().removeprefix(":")
-    )
+    if node.text is not None:
+        return _plain_code(node.text, no_text)
+    return as_data(_plain_code(node.title, no_text).strip().removeprefix(":"))
 
 
 def _plain_code(code, no_text: frozenset[str]) -> str:

@@ -11,6 +11,7 @@ _OF_MARKUP = "|='[]{}<>&*#:;!"
 _DATA = {ord(character): chr(0xE100 + ord(character)) for character in set(_OF_MARKUP)}
 _BACK = {ord(data): chr(character) for character, data in _DATA.items()}
 _EQUALS = "\ue001"
+NOTHING = "\ue012"  # stands between characters that are no markup together
 SUPERSCRIPT, AFTER_SUBSCRIPT = "\ue010", "\ue011"  # in front of what stands above the line; behind what stands below
 _MISSING = re.compile("\ue020([^\ue021]*)\ue021")
 _ALONE_IN_LINE = re.compile("^[ \t]*(?:\ue020[^\ue021]*\ue021[ \t.,;:]*)+$", re.MULTILINE)
@@ -40,7 +41,7 @@ def as_whole(text: str) -> str:
 
 def restored(text: str) -> str:
     """The text with its characters back; 10<sup>6</sup> is 10^6, any other superscript stands on the line."""
-    return _EXPONENT.sub("^", text).replace(SUPERSCRIPT, "").replace(AFTER_SUBSCRIPT, "").translate(_BACK)
+    return _EXPONENT.sub("^", text).replace(SUPERSCRIPT, "").replace(AFTER_SUBSCRIPT, "").replace(NOTHING, "").translate(_BACK)
 
 
 def missing(name: str) -> str:
