@@ -53,7 +53,7 @@ _NAMES = frozenset(
     if name.strip()
 )
 _KINDS = re.compile(
-    r"(?:cite|vcite|infobox|navbox|taxobox|automatic taxobox|subspeciesbox|campaignbox|use|engvar|pp-|r from|r to|s-|sister|"
+    r"(?:cite|vcite|infobox|navbox|taxobox|automatic taxobox|subspeciesbox|campaignbox|use |engvar|pp-|r from|r to|s-|sister|"
     r"commons|wikt?i(?!-)|more citations|cleanup|unreferenced|refimprove|citation needed \(|portal|see also|main |further|about |"
     r"other |redirect|for |expand|contains|harvard citation|sfn|efn|toc |col-|div col|adjacent|defaultsort:|displaytitle:|lcsort|"
     r"notelist|reflist|medical|image |audio|gutenberg|imdb|geographic location|weather|climate|family|chart|clade|userbox|user |"
