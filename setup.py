@@ -5,6 +5,8 @@ from setuptools import find_packages, setup
 # What tools/preprocess needs for some corpora: web archives, Wikipedia's dump, .parquet and .zst files.
 CORPORA = [
     "warcio>=1.7",
+    "brotli>=1.2",  # decodes what web servers compress most, within bounds
+    "webencodings>=0.5",
     "trafilatura>=2.0",
     "lxml_html_clean>=0.4",  # justext asks for it as an extra of lxml, which some versions of pip overlook
     "py3langid>=0.3",

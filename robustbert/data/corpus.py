@@ -44,7 +44,8 @@ class Manifest:
     bin_sha256: str
     idx_size: int
     idx_sha256: str
-    # What is not in the corpus, of the whole source: bad_input, duplicates, and what the reader left out, each with its count.
+    # What is not in the corpus, of the whole source: bad_input, duplicates, and what the reader left out, each with its count;
+    # incomplete_sentences lack words, most often those of missing_words_of.
     not_taken: dict = field(default_factory=dict)
 
     def to_json(self) -> str:

@@ -7,7 +7,7 @@ import numpy as np
 from robustbert.data.blocks.packing import stored_blocks, verify_blocks
 from robustbert.data.corpus import IndexedCorpus, corpus_file
 from robustbert.data.errors import DataError
-from robustbert.data.preparation.not_taken import summary_of
+from robustbert.data.preparation.not_taken import incomplete_summary, summary_of
 from robustbert.data.tokenizer import load_tokenizer
 from robustbert.inspection.histogram import LengthHistogram
 
@@ -49,8 +49,10 @@ def describe_corpus(corpus: IndexedCorpus) -> list[str]:
         f"vocabulary   {facts['vocabulary']:,}, tokenizer {facts['tokenizer']} (sha256 {facts['tokenizer_sha256'][:12]})",
         f"blocks of    {', '.join(facts['blocks']) or 'none yet: they are built when a run or tools/preprocess first needs them'}",
     ]
-    if facts["not_taken"]:
-        lines.append(f"not taken    {summary_of(facts['not_taken'])}")
+    if summary := summary_of(facts["not_taken"]):
+        lines.append(f"not taken    {summary}")
+    if incomplete := incomplete_summary(facts["not_taken"]):
+        lines.append(f"incomplete   {incomplete}")
     sentences, documents = length_histograms(corpus)
     return [*lines, "", *sentences.plot("tokens of a sentence"), "", *documents.plot("tokens of a document")]
 

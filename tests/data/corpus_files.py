@@ -46,7 +46,7 @@ It is called <nowiki>[[cat]]</nowiki>, H<sub>2</sub>O and {{unclosed.
 [[de:Hauskatze]]
 """
 CAT = (
-    "The cat, or domestic cat, is a mammal of the family Felidae.\n\n"
+    "The cat (Latin: felis), or domestic cat, is a mammal of the family Felidae.\n\n"
     "Cats were tamed in the Near East.\n\n"
     "It is called [[cat]], H2O and unclosed."
 )

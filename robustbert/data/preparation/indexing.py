@@ -194,7 +194,7 @@ class _Preparation:
         if any(writer.num_sentences == 0 for writer in self._writers):  # the writer refuses that; nothing is left to go on from
             self._state = self._written = None
         for writer, identity in zip(self._writers, identities):
-            writer.complete(identity, self.not_taken.to_dict())
+            writer.complete(identity, self.not_taken.for_manifest())
         self._state = {"complete": True}
         self._written = None
         self._keep()

@@ -16,7 +16,7 @@ from robustbert.data.corpus import IndexedCorpus, Manifest, corpus_file, read_ma
 from robustbert.data.errors import DataError
 from robustbert.data.preparation.duplicates import KINDS
 from robustbert.data.preparation.indexing import corpus_source, is_prepared, prepare_corpus, refuse_existing
-from robustbert.data.preparation.not_taken import summary_of
+from robustbert.data.preparation.not_taken import incomplete_summary, summary_of
 from robustbert.data.shards import shard_prefix
 from robustbert.data.text.corpora.stories import read_questions
 from robustbert.data.text.readers import READERS, TextSource, find_source, read_pieces, take_shard
@@ -202,7 +202,8 @@ def _counts(manifest: Manifest) -> str:
 
 
 def _not_taken(manifest: Manifest) -> str:
-    return f"; not taken: {summary_of(manifest.not_taken)}" if manifest.not_taken else ""
+    summary, incomplete = summary_of(manifest.not_taken), incomplete_summary(manifest.not_taken, manifest.num_sentences)
+    return (f"; not taken: {summary}" if summary else "") + (f"; {incomplete}" if incomplete else "")
 
 
 def _trained_tokenizer(options: argparse.Namespace, sources: list[TextSource], display: "_ProgressDisplay") -> Tokenizer:

@@ -22,7 +22,7 @@ from robustbert.data.preparation.duplicates import duplicate_keys
 from robustbert.data.preparation.hold_out import digest_of
 from robustbert.data.text.corpora.stories import Similarity, read_questions
 from robustbert.data.text.readers import Position, TextSource, extract_pieces
-from robustbert.data.text.records import BadInput, LeftOut, Piece, Record
+from robustbert.data.text.records import BadInput, Lacking, LeftOut, Piece, Record
 from robustbert.data.text.sentences import split_sentences
 from robustbert.data.tokenizer import Tokenizer
 from robustbert.data.tokenizer.encoder import CachingEncoder
@@ -57,7 +57,7 @@ class EncodedChunk:
 
     tokens: np.ndarray
     lengths: np.ndarray
-    items: list[EncodedPiece | BadInput | LeftOut]
+    items: list[EncodedPiece | Lacking | BadInput | LeftOut]
 
 
 @dataclass
@@ -127,7 +127,7 @@ class TextWork:
         nothing = [np.empty(0, np.int32)]
         return EncodedChunk(np.concatenate(tokens or nothing), np.concatenate(lengths or nothing), encoded)
 
-    def _pieces(self, source: int, items: list) -> Iterator[Piece | BadInput | LeftOut]:
+    def _pieces(self, source: int, items: list) -> Iterator[Piece | Lacking | BadInput | LeftOut]:
         threshold = self.thresholds.get(source)
         for item in self._texts(source, items):
             if threshold is None or type(item) is not Piece or self._similarity(source)(item.text) >= threshold:
@@ -135,7 +135,7 @@ class TextWork:
             else:
                 yield LeftOut("below the similarity")
 
-    def _texts(self, source: int, items: list) -> Iterator[Piece | BadInput | LeftOut]:
+    def _texts(self, source: int, items: list) -> Iterator[Piece | Lacking | BadInput | LeftOut]:
         for item in items:
             if type(item) is Record:
                 yield from extract_pieces(self.sources[source], item, self.piece_chars[source])

@@ -19,6 +19,8 @@ from robustbert.data.text.corpora import books, cc_news, json_lines, openwebtext
 from robustbert.data.text.records import (
     MAX_PIECE_CHARS,
     BadInput,
+    Incomplete,
+    Lacking,
     LeftOut,
     Piece,
     Reader,
@@ -189,8 +191,8 @@ def read_pieces(
                 yield item
 
 
-def extract_pieces(source: TextSource, record: Record, piece_chars: int) -> Iterator[Piece | BadInput | LeftOut]:
-    """The pieces of text in one record of a source."""
+def extract_pieces(source: TextSource, record: Record, piece_chars: int) -> Iterator[Piece | Lacking | BadInput | LeftOut]:
+    """The pieces of text in one record of a source, and behind them what they lack."""
     extract = _READERS[source.reader].extract
     if extract is None:
         yield Piece(record.content, record.starts_document)
@@ -198,6 +200,9 @@ def extract_pieces(source: TextSource, record: Record, piece_chars: int) -> Iter
     text = extract(record, source.options)
     if isinstance(text, str):
         yield from pieces_of_text(text, piece_chars)
+    elif type(text) is Incomplete:
+        yield from pieces_of_text(text.text, piece_chars)
+        yield text.lacking
     else:
         yield text
 

@@ -28,7 +28,7 @@ class Piece(NamedTuple):
 class Record(NamedTuple):
     """A document as it lies in its file, or a piece of one; place names it to a person.
 
-    kind: for a reader that takes several kinds of file, which one this comes from.
+    kind: for a reader that takes several kinds of file, which one this comes from; or what a file says of all its records.
     """
 
     content: str | bytes
@@ -47,6 +47,20 @@ class LeftOut(NamedTuple):
     """A record that is whole and not wanted; the reason is counted in the manifest."""
 
     reason: str
+
+
+class Lacking(NamedTuple):
+    """What a document's text lacks: in how many sentences words are missing, and the names of what stood for them."""
+
+    num_sentences: int
+    names: tuple[str, ...]
+
+
+class Incomplete(NamedTuple):
+    """The text of a record, and what it lacks."""
+
+    text: str
+    lacking: Lacking
 
 
 @dataclass(frozen=True)
@@ -73,12 +87,13 @@ class Reader:
     """How files of one kind are read.
 
     records(file, options, piece_chars): the file's records in order, with BadInput where something cannot be read.
-    extract(record, options): the record's text, or BadInput, or LeftOut; None where a record is a piece of text already.
+    extract(record, options): the record's text (also with what it lacks), or BadInput, or LeftOut; None where a record is a
+    piece of text already.
     endings: of the files of a folder that belong to it; none: a folder is not taken.
     """
 
     records: Callable[[InputFile, ReaderOptions, int], Iterator[Record | BadInput | LeftOut]]
-    extract: Callable[[Record, ReaderOptions], str | BadInput | LeftOut] | None = None
+    extract: Callable[[Record, ReaderOptions], str | Incomplete | BadInput | LeftOut] | None = None
     endings: tuple[str, ...] = ()
 
 
