@@ -96,7 +96,7 @@ def hold_lock(run: Supervised, refusal: str | None = None) -> Iterator[None]:
 
     The lock ends with the process that holds it.
     """
-    descriptor = os.open(run.path / "supervisor.lock", os.O_RDWR | os.O_CREAT, 0o644)  # not inherited by children
+    descriptor = os.open(run.path / "supervisor.lock", os.O_RDWR | os.O_CREAT, 0o666)  # not inherited by children
     try:
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)

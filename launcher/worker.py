@@ -75,7 +75,7 @@ def _record_lost(run: RunDirectory, rank: int, reason: str, step: int | None) ->
 
 def _send_output_to(path: Path) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
-    log = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o644)
+    log = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o666)
     for descriptor in (1, 2):
         os.dup2(log, descriptor)
     os.close(log)

@@ -30,7 +30,7 @@ def append_line(path: Path, record: dict) -> None:
     line = (json.dumps(record, allow_nan=True) + "\n").encode()
     try:
         # One write in append mode: lines of several processes do not mix.
-        descriptor = os.open(path, os.O_RDWR | os.O_APPEND | os.O_CREAT, 0o644)
+        descriptor = os.open(path, os.O_RDWR | os.O_APPEND | os.O_CREAT, 0o666)
         try:
             size = os.fstat(descriptor).st_size
             is_cut = size > 0 and os.pread(descriptor, 1, size - 1) != b"\n"

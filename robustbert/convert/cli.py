@@ -12,9 +12,11 @@ _EXAMPLE = """examples:
   tools/convert runs/quickstart/checkpoints/step_00001000 --to fairseq --output models/step-1000
   tools/convert models/quickstart --to robustbert --output models/quickstart-shards
   tools/convert roberta.large --to huggingface --output models/roberta-large --tokenizer gpt2-bpe    # as fairseq released it
+  tools/convert models/encoder --to robustbert --output models/mine --new-head    # an encoder that was saved without its head
   tools/convert checkpoints/checkpoint_best.pt --to huggingface --output models/best --tokenizer data-bin --text mine.txt
 
-A folder of fairseq has model.pt, dict.txt and GPT-2's encoder.json and vocab.bpe. It carries a next-sentence head as the
+A folder of Hugging Face's has config.json and safetensors or pytorch_model.bin, under the names of any version or wrapper.
+A folder of fairseq has model.pt (or checkpoint_best.pt), dict.txt and GPT-2's encoder.json and vocab.bpe. It carries a next-sentence head as the
 classification head next_sentence, and no token types: the first is folded into the positions. Of a model of fairseq other
 classification heads are not carried over. What is lost or changed is said in a line each.
 """
@@ -34,12 +36,16 @@ def main(argv: list[str] | None = None) -> int:
         "source",
         type=Path,
         help="a run (its newest checkpoint), a checkpoint, a folder of Hugging Face's RobertaForMaskedLM, a folder of "
-        "fairseq's RobertaModel or its model file",
+        "fairseq's RobertaModel (model.pt, else the best checkpoint, else the last) or its model file",
     )
     parser.add_argument("--to", required=True, choices=("huggingface", "fairseq", "robustbert"), help="the format to write")
     parser.add_argument("--output", required=True, type=Path, help="the folder to make; it must not exist")
     parser.add_argument("--tokenizer", type=Path, help="the tokenizer's folder, where the source has none beside it")
     parser.add_argument("--text", type=Path, help="a text to compare the logits on; default: the prose inside Python")
+    parser.add_argument(
+        "--new-head", action="store_true", help="give an encoder without a masked-language-model head a new, untrained one"
+    )
+    parser.add_argument("--seed", type=int, default=1, help="of the new head's initial weights (default: 1)")
     parser.add_argument("--json", action="store_true", help="print the result as JSON")
     arguments = parser.parse_args(argv)
     _silence_libraries()
@@ -48,8 +54,18 @@ def main(argv: list[str] | None = None) -> int:
     progress = _Progress(sys.stderr)
     try:
         done = convert(
-            arguments.source, arguments.to, arguments.output, arguments.tokenizer, arguments.text, progress.show
+            arguments.source,
+            arguments.to,
+            arguments.output,
+            arguments.tokenizer,
+            arguments.text,
+            progress.show,
+            head_seed=arguments.seed if arguments.new_head else None,
         )
+    except KeyboardInterrupt:
+        progress.clear()
+        print(f"tools/convert: interrupted; {arguments.output} was not written", file=sys.stderr)
+        return 130
     except (ValueError, OSError) as error:
         progress.clear()
         print(f"tools/convert: error: {error}", file=sys.stderr)

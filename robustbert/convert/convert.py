@@ -41,12 +41,14 @@ def convert(
     tokenizer_dir: Path | None = None,
     text: Path | None = None,
     progress: Callable[[str], None] = lambda stage: None,
+    head_seed: int | None = None,
 ) -> Conversion:
     """Convert `source` to the folder `output`, which must not exist.
 
     source: a run's directory (its newest checkpoint), a checkpoint, a folder of Hugging Face's RobertaForMaskedLM, or
     fairseq's (or its model file). to: one of FORMATS. tokenizer_dir: where the source has none beside it. text: a file to
-    compare with, by default the prose inside Python. progress: called with what is being done.
+    compare with, by default the prose inside Python. progress: called with what is being done. head_seed: an encoder
+    without a masked-language-model head gets one that is drawn from this seed; by default it is refused.
     The result's logits are compared with the source's, by each format's own library, on the text and on random tokens;
     more than 1e-4 apart is a ConversionError.
     """
@@ -61,7 +63,8 @@ def convert(
     try:
         with one_process_mesh() as mesh:
             progress(f"reading {found.path}")
-            model = read_model(found, tokenizer_dir, mesh)
+            model = read_model(found, tokenizer_dir, mesh, head_seed)
+            _refuse_non_finite(model, found.path)
             passages = read_passages(text, model.tokenizer.special_tokens)
             progress(f"writing {output}")
             notes = _write(partial, model, to, output, mesh, origin=str(found.path))
@@ -80,6 +83,16 @@ def convert(
     finally:
         shutil.rmtree(staging, ignore_errors=True)
     return Conversion(found, output, to, num_parameters, comparison, tuple(notes))
+
+
+def _refuse_non_finite(model: Model, source: Path) -> None:
+    for name, tensor in model.whole.state.items():
+        count = tensor.numel() - int(tensor.isfinite().sum())
+        if count:
+            raise ConversionError(
+                f"{source}: {count} of the {tensor.numel()} values of {name} are NaN or infinite; its training diverged, "
+                "or the file is damaged: take an earlier checkpoint"
+            )
 
 
 def _write(folder: Path, model: Model, to: str, final: Path, mesh: Mesh, origin: str) -> list[str]:

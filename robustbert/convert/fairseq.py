@@ -8,6 +8,7 @@ the first row is folded into the position embeddings, so that texts of one segme
 positions as they were are kept beside the model, under a key that fairseq does not look at, for the way back.
 """
 
+from collections.abc import Callable
 from pathlib import Path
 
 import torch
@@ -17,6 +18,8 @@ from robustbert.config.sections import MODEL_PRESETS
 from robustbert.convert.errors import ConversionError
 from robustbert.convert.fairseq_file import read_model_file, settings_of
 from robustbert.convert.naming import POSITIONS, TOKEN_TYPES, Naming
+from robustbert.convert.new_head import lacks_head
+from robustbert.convert.other_names import without_wrappers
 from robustbert.convert.whole_model import WholeModel
 from robustbert.data.tokenizer import Tokenizer
 from robustbert.data.tokenizer.byte_bpe import ByteBPE
@@ -26,6 +29,7 @@ NEXT_SENTENCE = "next_sentence"
 _ENCODER = "encoder.sentence_encoder"
 _POSITIONS = f"{_ENCODER}.embed_positions.weight"
 _WORDS = f"{_ENCODER}.embed_tokens.weight"
+ANCHORS = tuple(f"{stack}.sentence_encoder.embed_positions.weight" for stack in ("encoder", "decoder"))
 _LAYERNORM_EPS = 1e-5
 _PAD_ID = 1
 _BESIDE_THE_MODEL = "robustbert"
@@ -71,21 +75,36 @@ _ONLY = {
 }
 
 
-def read_fairseq(model_file: Path) -> tuple[WholeModel, list[str]]:
-    """RobertaModel of a model.pt, and notes on what is lost. ConversionError for what is no such model."""
+def read_fairseq(
+    model_file: Path, head: Callable[[ModelConfig], dict[str, torch.Tensor]] | None = None
+) -> tuple[WholeModel, list[str]]:
+    """RobertaModel of a model.pt, and notes on what is lost.
+
+    head: makes the masked-language-model head, under fairseq's names, of an encoder that was saved without one.
+    ConversionError for what is no such model.
+    """
     content = read_model_file(model_file)
-    theirs = _canonical_names(content["model"])
+    inside, notes = without_wrappers(content["model"], ANCHORS, model_file)
+    theirs = _canonical_names(inside)
     settings = settings_of(content, model_file)
     for key, (wanted,) in _ONLY.items():
         if settings.get(key, wanted) != wanted:
             raise ConversionError(f"{model_file}: its {key} is {settings[key]!r}; only {wanted!r} can be converted")
     kept = _beside_the_model(content, theirs, model_file)
     config = _config_of(settings, theirs, kept, model_file)
+    if head is not None:
+        if not lacks_head(theirs, NAMING):
+            raise ConversionError(f"{model_file}: has a masked-language-model head (lm_head.*) already; leave out --new-head")
+        theirs |= head(config)
+    elif lacks_head(theirs, NAMING):
+        raise ConversionError(
+            f"{model_file}: is an encoder without a masked-language-model head (it has no encoder.lm_head.dense.weight); "
+            "--new-head gives it one, initialised from --seed"
+        )
     tied = theirs.get("encoder.lm_head.weight")
     if tied is not None and not tied.equal(theirs[_WORDS]):
         raise ConversionError(f"{model_file}: encoder.lm_head.weight differs from {_WORDS}; only a tied head is converted")
     state = NAMING.from_theirs(theirs, config, model_file)
-    notes = []
     narrow = theirs[_WORDS].dtype
     if narrow != torch.float32:
         notes.append(f"{str(narrow).removeprefix('torch.')} weights are widened to fp32, which is exact")

@@ -1,19 +1,18 @@
 """Reading fairseq's model.pt, a pickle, without running anything that is in it.
 
-torch's weights_only reader makes tensors and plain values, and of classes only those that are named here: argparse's
-Namespace, and, as plain holders of their values, the classes of omegaconf's configurations and of fairseq's meters that
-checkpoints of some versions hold. A file that asks for anything else is refused before it gets it.
+Of classes it may hold those that are named here: argparse's Namespace, numpy's scalars, and, as plain holders of their values,
+the classes of omegaconf's configurations and of fairseq's meters that checkpoints of some versions hold.
 """
 
-import re
-import zipfile
 from argparse import Namespace
 from collections import defaultdict
 from pathlib import Path
 
+import numpy as np
 import torch
 
 from robustbert.convert.errors import ConversionError
+from robustbert.convert.pickles import load_pickle
 
 
 class _Holder:
@@ -37,24 +36,22 @@ _HELD = [
         for name in ("Average", "Time", "Stopwatch", "Sum")
     ),
     "typing.Any",
+    "fairseq.data.dictionary.Dictionary",
+]
+# numpy's own, not holders: other libraries of the process may have allowed some of them, and torch keeps one of each name.
+_SCALAR = np.float64(0).__reduce__()[0]
+_NUMPY = [
+    *((_SCALAR, f"numpy.{core}.multiarray.scalar") for core in ("core", "_core")),
+    np.dtype,
+    *(type(np.dtype(kind)) for kind in ("?", "i4", "i8", "f2", "f4", "f8")),
 ]
 _NAMED_TYPES = [dict, list, str, int, float, bool, defaultdict]  # what omegaconf notes beside its values
 
 
 def read_model_file(path: Path) -> dict:
     """The content of a model.pt: a dict with a state dict `model`. ConversionError where it cannot be read safely."""
-    allowed = [Namespace, *_NAMED_TYPES, *((_Holder, name) for name in _HELD)]
-    try:
-        with torch.serialization.safe_globals(allowed):
-            content = torch.load(path, map_location="cpu", weights_only=True, mmap=zipfile.is_zipfile(path))
-    except Exception as error:  # of many kinds, for a damaged file can hold anything
-        wanted = re.search(r"GLOBAL (\S+)", str(error))
-        if wanted:
-            raise ConversionError(
-                f"{path}: refused, for it asks for {wanted[1].rstrip('.,`')}, which no model needs; nothing of it was run"
-            ) from None
-        reason = " ".join(str(error).split())[:120] or type(error).__name__
-        raise ConversionError(f"{path}: cannot be read as fairseq's model.pt ({reason}); it is cut off or damaged") from None
+    allowed = [Namespace, *_NAMED_TYPES, *_NUMPY, *((_Holder, name) for name in _HELD)]
+    content = load_pickle(path, "fairseq's model.pt", allowed)
     model = content.get("model") if isinstance(content, dict) else None
     if not isinstance(model, dict) or not all(isinstance(tensor, torch.Tensor) for tensor in model.values()):
         raise ConversionError(f"{path}: is no checkpoint of fairseq: it has no state dict `model`")

@@ -11,10 +11,11 @@ from pathlib import Path
 import torch
 
 from robustbert.convert.errors import ConversionError
-from robustbert.convert.fairseq import NEXT_SENTENCE
+from robustbert.convert.fairseq import ANCHORS, NEXT_SENTENCE
 from robustbert.convert.fairseq_file import read_model_file
 from robustbert.convert.fairseq_import import fairseq_version, mended_for_fairseq, why_fairseq_is_not_importable
 from robustbert.convert.fairseq_plain import PlainFairseqModel, PlainFairseqTokenizer
+from robustbert.convert.other_names import without_wrappers
 from robustbert.convert.readers import Logits
 from robustbert.data.tokenizer.byte_bpe import ByteBPE
 
@@ -23,16 +24,18 @@ class FairseqReader:
     """fairseq's own RobertaModel and tokenizer where it is importable, else the plain reader of its files.
 
     tokenizer: used where there is no encoder.json beside model.pt. must_load: fairseq itself, where it is importable, has to
-    load the file (it does not understand every file of its earlier versions).
+    load the file (it does not understand every file of its earlier versions). head: tensors of a new masked-language-model
+    head, for a file without one, which fairseq does not load.
     """
 
     has_token_types = False
 
-    def __init__(self, model_file: Path, dictionary: Path, tokenizer: ByteBPE, num_heads: int, must_load: bool):
-        self._num_heads = num_heads
+    def __init__(self, model_file: Path, dictionary: Path, tokenizer: ByteBPE, num_heads: int, must_load: bool,
+                 head: dict[str, torch.Tensor] | None = None):  # fmt: skip
+        self._num_heads, self._head = num_heads, head or {}
         self._model_file, self._dictionary, self._tokenizer = model_file.absolute(), dictionary.absolute(), tokenizer
         self._must_load = must_load
-        self._obstacle = why_fairseq_is_not_importable()
+        self._obstacle = "the head is new" if head else why_fairseq_is_not_importable()
         self.name = f"fairseq {fairseq_version()} itself" if self._obstacle is None else self._plain_name()
 
     def encode(self, texts):
@@ -83,7 +86,8 @@ class FairseqReader:
         return results
 
     def _plain_logits(self, batches):
-        model = PlainFairseqModel(read_model_file(self._model_file)["model"], self._num_heads)
+        theirs, _ = without_wrappers(read_model_file(self._model_file)["model"], ANCHORS, self._model_file)
+        model = PlainFairseqModel(theirs | self._head, self._num_heads)
         features = [model.features(batch.tokens_BS) for batch in batches]
         return [Logits(model.predict_tokens(x_BSH), model.classify(x_BSH, NEXT_SENTENCE)) for x_BSH in features]
 

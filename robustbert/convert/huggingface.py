@@ -3,20 +3,32 @@
 A whole model here is a dict of named fp32 tensors on the CPU, as RobertaStage names them on one process.
 """
 
+import contextlib
 import json
+from collections.abc import Callable
 from pathlib import Path
 
 import torch
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import load_file, save_file
+from safetensors.torch import save_file
 
-from robustbert.config import ConfigError, ModelConfig
+from robustbert.config import ModelConfig
 from robustbert.convert.errors import ConversionError
+from robustbert.convert.file_modes import share_weights_like
 from robustbert.convert.naming import TOKEN_TYPES, Naming
+from robustbert.convert.new_head import lacks_head
+from robustbert.convert.other_names import TIED
+from robustbert.convert.pickles import refuse_stand_in
+from robustbert.convert.weight_files import WEIGHTS, read_weights
 from robustbert.convert.whole_model import WholeModel
 from robustbert.data.tokenizer import Tokenizer
 
-CONFIG, WEIGHTS, INDEX = "config.json", "model.safetensors", "model.safetensors.index.json"
+CONFIG = "config.json"
+# model_type of config.json, and the class that computes what RobertaForMaskedLM does, under the same names.
+FAMILY = {
+    "roberta": "RobertaForMaskedLM",
+    "xlm-roberta": "XLMRobertaForMaskedLM",
+    "camembert": "CamembertForMaskedLM",
+}
 NAMING = Naming(
     outer={
         "embeddings.word_embeddings.weight": "roberta.embeddings.word_embeddings.weight",
@@ -46,12 +58,18 @@ NAMING = Naming(
     },
     qkv=("attention.self.query", "attention.self.key", "attention.self.value"),
 )
-# Tied to another tensor, of which it must be a copy; and buffers that hold no weights.
-_TIED = {
-    "lm_head.decoder.weight": "roberta.embeddings.word_embeddings.weight",
-    "lm_head.decoder.bias": "lm_head.bias",
-}
+# Buffers that hold no weights.
 _BUFFERS = ("roberta.embeddings.position_ids", "roberta.embeddings.token_type_ids")
+_BODY = ("roberta.embeddings.", "roberta.encoder.", "lm_head.")  # whatever else is under these changes what the model computes
+# Another value of these makes another function. Missing means the first. gelu_python is the exact GELU as well.
+_ONLY = {
+    "hidden_act": ("gelu", "gelu_python"),
+    "position_embedding_type": ("absolute", None),
+    "is_decoder": (False, None),
+    "add_cross_attention": (False, None),
+    "pruned_heads": (None, {}),
+    "quantization_config": (None,),
+}
 
 
 def to_huggingface(state: dict[str, torch.Tensor], config: ModelConfig) -> dict[str, torch.Tensor]:
@@ -67,37 +85,76 @@ def from_huggingface(
 ) -> dict[str, torch.Tensor]:
     """The state dict of RobertaForMaskedLM as our whole model; the vocabulary is padded with zero rows.
 
-    ConversionError names the file and the tensor that is missing or has another shape, or is not tied as ours is.
+    ConversionError names the file and the tensor that is missing or has another shape, has no place in a RoBERTa of this
+    configuration, or is not tied as ours is.
     """
-    for name, tied_to in _TIED.items():
+    if lacks_head(theirs, NAMING) and NAMING.token_types in theirs:
+        raise ConversionError(
+            f"{file}: is an encoder without a masked-language-model head (it has no lm_head.dense.weight); --new-head gives it "
+            "one, initialised from --seed"
+        )
+    known = (*TIED, *_BUFFERS, NAMING.token_types)
+    stray = [name for name in NAMING.unused(theirs, config) if name.startswith(_BODY) and name not in known]
+    missing = NAMING.missing(theirs, config)
+    if missing or stray:
+        raise ConversionError(f"{file}: {_difference(missing, stray)}")
+    for name, tied_to in TIED.items():
         if name in theirs and tied_to in theirs and not theirs[name].equal(theirs[tied_to]):
             raise ConversionError(f"{file}: {name} differs from {tied_to}; only a model whose head is tied can be converted")
     return NAMING.from_theirs(theirs, config, file)
 
 
-def read_huggingface(folder: Path) -> tuple[WholeModel, list[str]]:
-    """RobertaForMaskedLM from config.json and safetensors, sharded or not (never a pickle), and notes on what is lost.
+def read_huggingface(
+    folder: Path, head: Callable[[ModelConfig], dict[str, torch.Tensor]] | None = None
+) -> tuple[WholeModel, list[str]]:
+    """RobertaForMaskedLM from config.json and its weights, whatever names they have there, and notes on what is lost.
 
+    head: makes the masked-language-model head, under Hugging Face's names, of an encoder that was saved without one.
     ConversionError for what is no such model.
     """
-    theirs = _read_weights(folder)
-    try:
-        config = model_config_of(_read_config(folder / CONFIG), theirs)
-    except (ConversionError, ConfigError) as error:
-        raise ConversionError(f"{folder / CONFIG}: {error}") from None
-    except (KeyError, TypeError) as error:
-        raise ConversionError(f"{folder / CONFIG}: is no configuration of a RoBERTa ({error})") from None
+    with _about(folder / CONFIG):
+        given = _read_config(folder / CONFIG)
+        _check_function(given)
+    theirs, notes = read_weights(folder)
+    with _about(folder / CONFIG):
+        config = model_config_of(given, theirs)
+    if head is not None:
+        if not lacks_head(theirs, NAMING):
+            raise ConversionError(f"{folder}: has a masked-language-model head (lm_head.*) already; leave out --new-head")
+        theirs |= head(config)
+    if given.get("tie_word_embeddings") is False and "lm_head.decoder.weight" not in theirs and head is None:
+        raise ConversionError(
+            f"{folder}: its head is not tied (tie_word_embeddings is false in {CONFIG}), but lm_head.decoder.weight is missing"
+        )
     whole = WholeModel(config, from_huggingface(theirs, config, folder))
-    notes = [f"{dtype} weights are widened to fp32, which is exact" for dtype in _narrow_types(theirs)]
-    lost = [name for name in NAMING.unused(theirs, config) if name not in (*_TIED, *_BUFFERS)]
+    if given["model_type"] != "roberta":
+        notes.append(f"{FAMILY[given['model_type']]} computes what RobertaForMaskedLM does, and becomes that")
+    notes += _widening_notes(theirs)
+    lost = [name for name in NAMING.unused(theirs, config) if name not in (*TIED, *_BUFFERS)]
     if lost:
         notes.append(f"not carried over, for a masked language model has no place for it: {', '.join(lost)}")
     return whole, notes
 
 
+def transformers_config(folder: Path):
+    """The folder's configuration as an object of transformers, and the name of the class that computes its model."""
+    import transformers
+
+    with _about(folder / CONFIG):
+        model_type = _read_config(folder / CONFIG)["model_type"]
+        return getattr(transformers, _config_class(model_type)).from_pretrained(folder), FAMILY[model_type]
+
+
 def write_huggingface(folder: Path, whole: WholeModel, tokenizer: Tokenizer) -> None:
-    """config.json, safetensors and tokenizer files that transformers reads with from_pretrained."""
+    """config.json, safetensors and tokenizer files that transformers reads with from_pretrained.
+
+    The tokenizer knows the model's length: truncation=True cuts a text to it.
+    """
     tokenizer.save(folder)
+    settings_file = folder / "tokenizer_config.json"
+    settings = json.loads(settings_file.read_text(encoding="utf-8"))
+    settings["model_max_length"] = whole.config.max_sequence_length
+    settings_file.write_text(json.dumps(settings, ensure_ascii=False), encoding="utf-8")
     special_ids = {
         "bos_token_id": tokenizer.bos_id,
         "pad_token_id": tokenizer.pad_id,
@@ -106,6 +163,7 @@ def write_huggingface(folder: Path, whole: WholeModel, tokenizer: Tokenizer) -> 
     config = huggingface_config(whole.config, special_ids)
     (folder / CONFIG).write_text(json.dumps(config, indent=2) + "\n")
     save_file(to_huggingface(whole.state, whole.config), folder / WEIGHTS, metadata={"format": "pt"})
+    share_weights_like(folder / CONFIG)
 
 
 def huggingface_config(config: ModelConfig, special_ids: dict[str, int]) -> dict:
@@ -138,12 +196,8 @@ def model_config_of(huggingface: dict, theirs: dict[str, torch.Tensor]) -> Model
     Where its token type embedding is one row of zeros, as in the released models, ours has none.
     ConversionError for what is no RoBERTa (another model_type, activation or position scheme).
     """
-    for key, wanted in (("model_type", "roberta"), ("hidden_act", "gelu")):
-        if huggingface.get(key) != wanted:
-            raise ConversionError(f"its {key} {huggingface.get(key)!r} cannot be converted, only {wanted!r}")
-    if huggingface.get("position_embedding_type", "absolute") != "absolute":
-        raise ConversionError("only absolute position embeddings can be converted, its own are others")
-    pad_id = 1 if huggingface.get("pad_token_id") is None else huggingface["pad_token_id"]
+    _check_function(huggingface)
+    pad_id = huggingface.get("pad_token_id", 1)
     token_types_TH = theirs.get(NAMING.token_types)
     has_token_types = token_types_TH is not None and (len(token_types_TH) > 1 or bool(token_types_TH.any()))
     has_next_sentence_head = all(name in theirs for name in NAMING.next_sentence.values())
@@ -164,63 +218,67 @@ def model_config_of(huggingface: dict, theirs: dict[str, torch.Tensor]) -> Model
     )
 
 
-def _read_config(path: Path) -> dict:
-    from transformers import RobertaConfig
+def _check_function(huggingface: dict) -> None:
+    """ConversionError for a configuration of another architecture, or of this one with something that changes its output."""
+    if huggingface.get("model_type") not in FAMILY:
+        raise ConversionError(
+            f"its model_type {huggingface.get('model_type')!r} is another architecture; what converts is {', '.join(FAMILY)}"
+        )
+    for key, same in _ONLY.items():
+        if huggingface.get(key, same[0]) not in same:
+            raise ConversionError(f"its {key} {huggingface[key]!r} is another function; what converts is {same[0]!r}")
+    if huggingface.get("pad_token_id", 1) is None:
+        raise ConversionError("its pad_token_id is null, but RoBERTa counts positions from it; write the number that the model has")
 
+
+@contextlib.contextmanager
+def _about(file: Path):
+    """An error of configuration as one line that begins with the file."""
+    try:
+        yield
+    except (KeyError, TypeError) as error:
+        raise ConversionError(f"{file}: is no configuration of a RoBERTa ({error})") from None
+    except (OSError, ValueError, AttributeError) as error:
+        reason = (str(error).splitlines() or [type(error).__name__])[0].removeprefix(f"{file}: ")
+        raise ConversionError(f"{file}: {reason}") from None
+
+
+def _read_config(path: Path) -> dict:
+    """config.json with the values that it leaves to transformers; its model_type by `architectures` if it names none."""
+    import transformers
+
+    refuse_stand_in(path)
     try:
         given = json.loads(path.read_text(encoding="utf-8"))
-        if given.get("model_type") != "roberta":
-            return given
-        return RobertaConfig.from_dict(given).to_dict()  # with the values that it leaves to transformers
-    except (OSError, ValueError, AttributeError, TypeError) as error:
-        raise ConversionError(f"{path}: cannot be read ({str(error).splitlines()[0]})") from None
+    except ValueError as error:
+        raise ConversionError(f"cannot be read as JSON ({error}); download it again") from None
+    if "model_type" not in given:  # transformers before 3.0 wrote none
+        given["model_type"] = next((kind for kind, name in FAMILY.items() if name in given["architectures"]), None)
+    if given["model_type"] not in FAMILY:
+        return given
+    whole = getattr(transformers, _config_class(given["model_type"])).from_dict(given).to_dict()
+    return whole | {key: given[key] for key in (*_ONLY, "tie_word_embeddings", "pad_token_id") if key in given}
 
 
-def read_tensors(folder: Path, names: list[str]) -> list[torch.Tensor] | None:
-    """Some tensors of a folder's safetensors in fp32; None where one of them is not there."""
-    found = {}
-    for path in _weight_files(folder):
-        with safe_open(path, framework="pt") as file:
-            found |= {name: file.get_tensor(name).float() for name in file.keys() if name in names}
-    return [found[name] for name in names] if all(name in found for name in names) else None
+def _config_class(model_type: str) -> str:
+    return FAMILY[model_type].removesuffix("ForMaskedLM") + "Config"
 
 
-def _read_weights(folder: Path) -> dict[str, torch.Tensor]:
-    theirs = {}
-    for path, expected in _weight_files(folder).items():
-        theirs |= _load(path)
-        absent = next((name for name in expected if name not in theirs), None)
-        if absent is not None:
-            raise ConversionError(f"{path}: the tensor {absent} is missing, which {INDEX} names")
-    return theirs
+def _difference(missing: list[str], stray: list[str]) -> str:
+    """What a state dict has too little and too much, in one line."""
+    parts = []
+    for names, what in ((missing, "missing"), (stray, "unknown to a RoBERTa of this config.json")):
+        if names:
+            more = f" and {len(names) - 1} others are" if len(names) > 1 else " is"
+            parts.append(f"the tensor {names[0]}{more} {what}")
+    ways = {(True, False): "it is cut off or no masked language model of RoBERTa"}
+    return f"{', '.join(parts)}: {ways.get((bool(missing), bool(stray)), 'the two are of different models')}"
 
 
-def _weight_files(folder: Path) -> dict[Path, list[str]]:
-    """The files of safetensors, and the tensors that an index expects in each."""
-    if (folder / WEIGHTS).exists():
-        return {folder / WEIGHTS: []}
-    if not (folder / INDEX).exists():
-        raise ConversionError(
-            f"{folder} has no {WEIGHTS}; save the model with save_pretrained(..., safe_serialization=True) first"
-        )
-    files: dict[Path, list[str]] = {}
-    try:
-        for name, shard in json.loads((folder / INDEX).read_text(encoding="utf-8"))["weight_map"].items():
-            if Path(shard).name != shard:
-                raise ConversionError(f"{folder / INDEX}: names {shard!r}, which is no file of its own folder")
-            files.setdefault(folder / shard, []).append(name)
-    except (OSError, KeyError, AttributeError, TypeError, json.JSONDecodeError):
-        raise ConversionError(f"{folder / INDEX}: cannot be read as an index of safetensors; it is damaged") from None
-    return files
-
-
-def _load(path: Path) -> dict[str, torch.Tensor]:
-    try:
-        return load_file(path)
-    except (OSError, SafetensorError) as error:
-        raise ConversionError(f"{path}: cannot be read ({error}); it is cut off or damaged") from None
-
-
-def _narrow_types(theirs: dict[str, torch.Tensor]) -> list[str]:
-    types = {tensor.dtype for tensor in theirs.values() if tensor.is_floating_point()}
-    return sorted(str(dtype).removeprefix("torch.") for dtype in types - {torch.float32})
+def _widening_notes(theirs: dict[str, torch.Tensor]) -> list[str]:
+    types = {tensor.dtype for tensor in theirs.values() if tensor.is_floating_point()} - {torch.float32}
+    names = {str(dtype).removeprefix("torch."): dtype for dtype in types}
+    return [
+        f"{name} weights are {'rounded to fp32' if names[name] == torch.float64 else 'widened to fp32, which is exact'}"
+        for name in sorted(names)
+    ]

@@ -105,6 +105,11 @@ class Naming:
             state[TOKEN_TYPES] = _checked(theirs, self.token_types, _shape(TOKEN_TYPES, config), file)
         return {name: tensor.to(torch.float32, copy=True).contiguous() for name, tensor in state.items()}
 
+    def missing(self, theirs: Mapping[str, torch.Tensor], config: ModelConfig) -> list[str]:
+        """Their tensors that ours needs and that are not there."""
+        parts = [name for names in self.qkv_names(config).values() for name in names]
+        return [name for name in (*self.names(config).values(), *parts) if name not in theirs]
+
     def unused(self, theirs: Mapping[str, torch.Tensor], config: ModelConfig) -> list[str]:
         """Their tensors that ours has no place for."""
         used = {*self.names(config).values(), *(name for names in self.qkv_names(config).values() for name in names)}

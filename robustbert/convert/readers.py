@@ -11,9 +11,12 @@ from typing import NamedTuple, Protocol
 
 import torch
 
-from robustbert.convert.huggingface import NAMING, read_tensors
+from robustbert.convert.errors import ConversionError
+from robustbert.convert.huggingface import NAMING, transformers_config
+from robustbert.convert.tokenizer_files import transformers_has_tokenizer
+from robustbert.convert.weight_files import read_weights
 from robustbert.convert.whole_model import WholeModel, model_with
-from robustbert.data.tokenizer import Tokenizer, has_tokenizer
+from robustbert.data.tokenizer import Tokenizer
 from robustbert.parallel.mesh import Mesh
 
 
@@ -75,9 +78,13 @@ class RobustbertReader:
 
 @dataclass
 class HuggingfaceReader:
-    """transformers' RobertaForMaskedLM and AutoTokenizer, from a folder."""
+    """transformers' model and AutoTokenizer, from a folder.
+
+    head: tensors of a new masked-language-model head, for an encoder that was saved without one.
+    """
 
     folder: Path
+    head: dict[str, torch.Tensor] | None = None
     has_token_types = True
 
     @property
@@ -89,24 +96,43 @@ class HuggingfaceReader:
     def encode(self, texts):
         from transformers import AutoTokenizer
 
-        if not has_tokenizer(self.folder):
+        if not transformers_has_tokenizer(self.folder):
             return None
         return AutoTokenizer.from_pretrained(self.folder)(texts)["input_ids"]
 
     @torch.no_grad()
     def logits(self, batches):
-        from transformers import RobertaForMaskedLM
-
-        model = RobertaForMaskedLM.from_pretrained(self.folder, dtype=torch.float32).eval()
-        pair_head = read_tensors(self.folder, list(NAMING.next_sentence.values()))
+        theirs, _ = read_weights(self.folder)
+        pair_head = [theirs.get(name) for name in NAMING.next_sentence.values()]
+        model = self._model(theirs | (self.head or {}))
+        del theirs
         results = []
         for batch in batches:
             x_BSH = model.roberta(
                 batch.tokens_BS, attention_mask=batch.attended_BS.long(), token_type_ids=batch.token_types_BS
             ).last_hidden_state
             pair_B2 = None
-            if pair_head is not None:
-                pooler, pooler_bias, classifier, classifier_bias = pair_head
+            if all(tensor is not None for tensor in pair_head):
+                pooler, pooler_bias, classifier, classifier_bias = (tensor.float() for tensor in pair_head)
                 pair_B2 = torch.tanh(x_BSH[:, 0] @ pooler.T + pooler_bias) @ classifier.T + classifier_bias
             results.append(Logits(model.lm_head(x_BSH), pair_B2))
         return results
+
+    def _model(self, theirs: dict[str, torch.Tensor]):
+        """From the folder itself if transformers finds all there; else from `theirs`, the same under today's names."""
+        import transformers
+
+        config, class_name = transformers_config(self.folder)
+        model_class = getattr(transformers, class_name)
+        for folder, tensors in ((self.folder, {}), (None, {"state_dict": theirs})):
+            try:
+                model, info = model_class.from_pretrained(
+                    folder, **tensors, config=config, weights_only=True, dtype=torch.float32, output_loading_info=True
+                )
+            except Exception as error:  # of many kinds, from inside transformers
+                problem = " ".join(str(error).split())[:200]
+                continue
+            problem = f"it misses {sorted(info['missing_keys'])[:1]}"
+            if not info["missing_keys"] and not any(weight.is_meta for weight in model.parameters()):  # as 4.57 leaves some
+                return model.eval()
+        raise ConversionError(f"{self.folder}: {self.name} does not load it ({problem})")

@@ -3,12 +3,20 @@
 from dataclasses import dataclass
 from pathlib import Path
 
+import torch
+
 from robustbert.checkpoint.manifest import committed_checkpoints
+from robustbert.config import ModelConfig
 from robustbert.convert.errors import ConversionError
+from robustbert.convert.fairseq import NAMING as FAIRSEQ
 from robustbert.convert.fairseq import check_dictionary, read_fairseq
+from robustbert.convert.fairseq_folder import find_model_file, refuse_part
 from robustbert.convert.fairseq_reader import FairseqReader
 from robustbert.convert.huggingface import CONFIG, read_huggingface
+from robustbert.convert.huggingface import NAMING as HUGGINGFACE
+from robustbert.convert.new_head import new_head
 from robustbert.convert.readers import HuggingfaceReader, Reader, RobustbertReader
+from robustbert.convert.weight_files import is_weight_file
 from robustbert.convert.whole_model import WholeModel, is_checkpoint, load_checkpoint
 from robustbert.data.tokenizer import Tokenizer, has_tokenizer, load_tokenizer
 from robustbert.data.tokenizer.byte_bpe import ByteBPE, load_byte_bpe
@@ -20,10 +28,14 @@ _DICTIONARY = "dict.txt"
 
 @dataclass(frozen=True)
 class Source:
-    """path: a checkpoint, a Hugging Face folder, or fairseq's model file, as format (one of FORMATS) says."""
+    """path: a checkpoint, a Hugging Face folder, or fairseq's model file, as format (one of FORMATS) says.
+
+    notes: what was chosen where there are several.
+    """
 
     path: Path
     format: str
+    notes: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -37,7 +49,9 @@ class Model:
 
 
 def find_source(path: Path) -> Source:
-    """What `path` stands for: a run for its newest checkpoint, a folder with model.pt for that. ConversionError: nothing."""
+    """What `path` stands for: a run for its newest checkpoint, a folder of fairseq for its best model, a file of weights for
+    the Hugging Face folder that it is in. ConversionError: nothing.
+    """
     if not path.exists():
         raise ConversionError(f"{path}: no such run, checkpoint or model")
     checkpoints = committed_checkpoints(path / "checkpoints")
@@ -45,35 +59,65 @@ def find_source(path: Path) -> Source:
         return Source(checkpoints[-1], "robustbert")
     if is_checkpoint(path):
         return Source(path, "robustbert")
+    if is_weight_file(path) and (path.parent / CONFIG).is_file():
+        path = path.parent
     if (path / CONFIG).exists():
         return Source(path, "huggingface")
-    model_file = path if path.suffix == ".pt" else path / "model.pt"
-    if model_file.is_file():
-        return Source(model_file, "fairseq")
+    if path.suffix == ".pt" and path.is_file():
+        refuse_part(path)
+        return Source(path, "fairseq")
+    found = find_model_file(path)
+    if found is not None:
+        return Source(found[0], "fairseq", tuple(found[1]))
     raise ConversionError(
         f"{path} is no run with a checkpoint, no complete checkpoint, no Hugging Face model (it has no {CONFIG}) and no "
-        "model of fairseq (it has no model.pt)"
+        f"model of fairseq (it has neither model.pt nor checkpoint_best.pt){_models_below(path)}"
     )
 
 
-def read_model(source: Source, tokenizer_dir: Path | None, mesh: Mesh) -> Model:
+def _models_below(path: Path) -> str:
+    """What one might have meant, for a message: a trainer's checkpoints, the snapshots of a download's cache."""
+    patterns = (f"*/{CONFIG}", f"snapshots/*/{CONFIG}", "*/checkpoint_best.pt", "*/model.pt")
+    folders = sorted({file.parent for pattern in patterns for file in path.glob(pattern)}, key=lambda f: f.stat().st_mtime)
+    if folders:
+        return f"; name a folder inside it: of {len(folders)} with a model the newest is {folders[-1]}"
+    if (path / "adapter_config.json").exists():
+        return "; it has an adapter alone: merge it into its model (merge_and_unload) and save that"
+    return ""
+
+
+def read_model(source: Source, tokenizer_dir: Path | None, mesh: Mesh, head_seed: int | None = None) -> Model:
     """The model and its tokenizer; tokenizer_dir: where the source has none beside it (it comes before one that is there).
 
+    head_seed: the seed of a new masked-language-model head, for an encoder that was saved without one.
     ConversionError, CheckpointError, DataError: it cannot be used.
     """
     if source.format == "robustbert":
+        if head_seed is not None:
+            raise ConversionError(f"{source.path}: a checkpoint has its head; leave out --new-head")
         whole, _ = load_checkpoint(source.path, mesh)
         tokenizer = _find_tokenizer(source.path, tokenizer_dir, whole)
         return Model(whole, tokenizer, [], RobustbertReader(whole, tokenizer, mesh))
+    head: dict[str, torch.Tensor] = {}
+    naming = HUGGINGFACE if source.format == "huggingface" else FAIRSEQ
+
+    def draw(config: ModelConfig) -> dict[str, torch.Tensor]:
+        head.update(new_head(naming, config, head_seed, mesh))
+        return head
+
+    give_head = None if head_seed is None else draw
+    new = [] if head_seed is None else [f"the masked-language-model head is new, untrained, drawn from seed {head_seed}"]
     if source.format == "huggingface":
-        whole, notes = read_huggingface(source.path)
-        return Model(whole, _find_tokenizer(source.path, tokenizer_dir, whole), notes, HuggingfaceReader(source.path))
-    whole, notes = read_fairseq(source.path)
+        whole, notes = read_huggingface(source.path, give_head)
+        tokenizer = _find_tokenizer(source.path, tokenizer_dir, whole)
+        return Model(whole, tokenizer, [*new, *notes], HuggingfaceReader(source.path, head))
+    whole, notes = read_fairseq(source.path, give_head)
     dictionary = _find_dictionary(source.path, tokenizer_dir)
     tokenizer = _fairseq_tokenizer(source.path, dictionary, tokenizer_dir)
     check_dictionary(source.path, dictionary, tokenizer, whole.config)
-    reader = FairseqReader(source.path, dictionary, tokenizer, whole.config.num_attention_heads, must_load=False)
-    return Model(whole, tokenizer, notes, reader)
+    heads = whole.config.num_attention_heads
+    reader = FairseqReader(source.path, dictionary, tokenizer, heads, must_load=False, head=head)
+    return Model(whole, tokenizer, [*source.notes, *new, *notes], reader)
 
 
 def reader_of_result(folder: Path, to: str, model: Model, mesh: Mesh) -> Reader:

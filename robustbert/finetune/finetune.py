@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 
+from robustbert.convert.file_modes import share_weights_like
 from robustbert.device import Device
 from robustbert.finetune.evaluate import model_outputs, outputs_file, save_outputs
 from robustbert.finetune.folders import encoder_folder, read_split, task_folder
@@ -138,6 +139,8 @@ def _save_model(output: OutputFolder, task: Task, model, tokenizer, examples: di
     """The model of the best epoch so far, with what it says of the development sets."""
     with output.replaced_model() as folder:
         model.save_pretrained(folder)
+        share_weights_like(folder / "config.json")
+        tokenizer.model_max_length = min(tokenizer.model_max_length, num_positions(model))
         tokenizer.save_pretrained(folder)
         for split in dev.outputs:
             save_outputs(folder / outputs_file(split), items[split], dev.outputs[split])

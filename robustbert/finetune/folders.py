@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+from robustbert.convert.tokenizer_files import transformers_has_tokenizer
 from robustbert.finetune.output import OutputFolder
 from robustbert.finetune.settings import FinetuneError
 from robustbert.finetune.task import Task
@@ -25,7 +26,7 @@ def read_split(task: Task, folder: Path, split: str) -> list | None:
 def encoder_folder(model: Path | None, start_from: Path | None, cache: Path, tokenizer: Path | None = None) -> Path:
     """The Hugging Face folder with the encoder to start from; outside of torch.distributed, any number of processes may ask.
 
-    model: whatever tools/convert takes as its source, converted into `cache` where it has another format.
+    model: whatever tools/convert takes as its source, converted into `cache` unless it is a Hugging Face folder with a tokenizer.
     start_from: a former finetuning's output, finished. tokenizer: of a model that has none beside it.
     """
     if start_from is not None:
@@ -35,7 +36,7 @@ def encoder_folder(model: Path | None, start_from: Path | None, cache: Path, tok
         return former.model
     if model is None:
         raise FinetuneError("which model? name it with --model, or a former finetuning with --start-from")
-    if (model / "config.json").exists():
+    if tokenizer is None and (model / "config.json").exists() and transformers_has_tokenizer(model):
         return model
     from robustbert.convert.cache import as_huggingface_folder  # imports the engine
 

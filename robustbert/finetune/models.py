@@ -1,9 +1,10 @@
 """Models of transformers for tasks: a pretrained encoder with a new head, and what a folder says about itself.
 
-Weights are read from safetensors only: nothing is unpickled.
+Weights are read from safetensors, or from torch's files with weights_only: nothing that a pickle asks for is run.
 """
 
 import contextlib
+import pickle
 from collections.abc import Callable
 from pathlib import Path
 
@@ -128,7 +129,8 @@ def num_positions(model: torch.nn.Module) -> int:
 
 def _has_next_sentence_head(folder: Path) -> bool:
     """Whether the weights have that head in whole; a pooler alone may never have been trained."""
-    from robustbert.convert.huggingface import NAMING, read_tensors
+    from robustbert.convert.huggingface import NAMING
+    from robustbert.convert.weight_files import read_tensors
 
     return read_tensors(folder, list(NAMING.next_sentence.values())) is not None
 
@@ -136,11 +138,15 @@ def _has_next_sentence_head(folder: Path) -> bool:
 def _from_pretrained(folder: Path, model_class, config=None):
     """from_pretrained, of which every weight but a pooler's (that masked language models lack) must be in the file."""
     model, info = model_class.from_pretrained(
-        folder, config=config, use_safetensors=True, dtype=torch.float32, output_loading_info=True
+        folder, config=config, weights_only=True, dtype=torch.float32, output_loading_info=True
     )
     missing = sorted(name for name in info["missing_keys"] if "pooler" not in name)
     if missing:
-        raise FinetuneError(f"the file has no {missing[0]}, nor {len(missing) - 1} other weights of {type(model).__name__}")
+        others = sorted(info["unexpected_keys"])
+        instead = f" (it has {others[0]}, say; tools/convert reads names with the prefixes of wrappers)" if others else ""
+        raise FinetuneError(
+            f"the file has no {missing[0]}, nor {len(missing) - 1} other weights of {type(model).__name__}{instead}"
+        )
     return model
 
 
@@ -148,8 +154,9 @@ def _from_pretrained(folder: Path, model_class, config=None):
 def _reading(folder: Path):
     try:
         yield
-    except (OSError, KeyError, ValueError, RuntimeError) as error:
+    except (OSError, KeyError, ValueError, RuntimeError, pickle.UnpicklingError) as error:
         reason = " ".join(str(error).split())[:300]
         raise FinetuneError(
-            f"{folder}: transformers cannot read a model there ({reason}); it needs config.json, model.safetensors and a tokenizer"
+            f"{folder}: transformers cannot read a model there ({reason}); it needs config.json, model.safetensors or "
+            "pytorch_model.bin, and a tokenizer"
         ) from error

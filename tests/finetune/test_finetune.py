@@ -88,6 +88,10 @@ def test_saved_model_gives_the_saved_outputs(tmp_path, glue, tiny_model):
         with torch.inference_mode():
             logits = model.eval()(**tokenizer(*example.texts, return_tensors="pt")).logits[0]
         np.testing.assert_allclose(logits.numpy(), output, atol=1e-5)
+    modes = {path.name: path.stat().st_mode for path in folder.iterdir()}
+    assert "model.safetensors" in modes and set(modes.values()) == {modes["config.json"]}, modes
+    positions = model.config.max_position_embeddings - model.config.pad_token_id - 1
+    assert len(tokenizer("good " * 10_000, truncation=True)["input_ids"]) == positions
 
 
 @pytest.mark.parametrize("at_step", [2, 5, 7])  # before any state, at an epoch's end, between states
