@@ -83,10 +83,10 @@ class Packing(Protocol):
 
 
 def copy_spans(source: np.ndarray, target: np.ndarray, from_K: np.ndarray, to_K: np.ndarray, lengths_K: np.ndarray) -> None:
-    """Copy K spans of a vector into places of another one, in place; int64 starts and lengths."""
+    """Copy K spans of a vector into places of another one, in place; int64 starts and lengths. source: it can be sliced."""
     if len(lengths_K) == 0:
         return
-    if lengths_K.mean() >= _SHORT_SPAN:
+    if lengths_K.mean() >= _SHORT_SPAN or not isinstance(source, np.ndarray):
         for start, place, length in zip(from_K.tolist(), to_K.tolist(), lengths_K.tolist()):
             target[place : place + length] = source[start : start + length]
         return

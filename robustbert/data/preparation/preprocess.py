@@ -12,7 +12,7 @@ from multiprocessing import get_context
 from pathlib import Path
 
 from robustbert.data.blocks.packing import FORMATS, NUM_FRAME_TOKENS, open_packing
-from robustbert.data.corpus import IndexedCorpus, Manifest, corpus_file, read_manifest
+from robustbert.data.corpus import IndexedCorpus, Manifest, corpus_file, read_manifest, refuse_files_of_others
 from robustbert.data.errors import DataError
 from robustbert.data.preparation.duplicates import KINDS
 from robustbert.data.preparation.indexing import corpus_source, is_prepared, prepare_corpus, refuse_existing
@@ -134,7 +134,8 @@ def _preprocess(options: argparse.Namespace) -> None:
             _build_blocks(options, tokenizer)
             print(f"{options.output}: already prepared, {_counts(manifest)}{_not_taken(manifest)}")
             return
-    if not options.overwrite:  # before a tokenizer is trained
+    refuse_files_of_others(options.output)  # before a tokenizer is trained
+    if not options.overwrite:
         refuse_existing(options.output)
     goes_on = corpus_file(options.output, "journal").exists()
     started = time.monotonic()
@@ -215,6 +216,8 @@ def _trained_tokenizer(options: argparse.Namespace, sources: list[TextSource], d
         tokenizer = load_tokenizer(folder) if record_file.is_file() else None
         if tokenizer is not None and _read_json(record_file) == record | {"sha256": tokenizer.sha256}:
             return tokenizer
+        if not record_file.is_file():
+            raise DataError(f"{folder}: holds files that --train-tokenizer did not make, and is not replaced; choose another folder")
         if not options.overwrite:
             raise DataError(
                 f"{folder}: exists already; pass --overwrite to train a new tokenizer there, or choose another folder"
