@@ -145,7 +145,7 @@ class CorpusConfig:
     path: str | None = None
     text: str | None = None  # a file, a glob, or `python:stdlib` (the English prose inside Python itself)
     # Default: by the file's ending. `stories` needs more options: tools/preprocess has it.
-    reader: Literal["plain", "jsonl", "parquet", "wikipedia", "books", "cc-news", "openwebtext", "python-prose"] | None = None
+    reader: Literal["plain", "jsonl", "parquet", "arrow", "wikipedia", "books", "cc-news", "openwebtext", "python-prose"] | None = None
     weight: float | None = None  # the corpus' share of the samples, relative to the others'; default: its size
 
     def __post_init__(self):

@@ -32,7 +32,7 @@ def find_prefixes(path: str, split: str = "train") -> list[Path]:
         return _in_folder(Path(path), split) if Path(path).is_dir() else [Path(path)]
     prefixes = {Path(name.removesuffix(".json")) for name in glob.glob(f"{path}.json") if _is_manifest(name)}
     prefixes |= _foreign_prefixes(path, prefixes)
-    folders = [Path(name) for name in sorted(glob.glob(path)) if Path(name).is_dir() and _holds_data(Path(name), split)]
+    folders = [Path(name) for name in sorted(glob.glob(path)) if Path(name).is_dir() and holds_data(Path(name), split)]
     if not prefixes and not folders:
         raise DataError(f"{path}: matches no prepared corpus (PREFIX.json) and no PREFIX.idx from {Path.cwd()}; check the path")
     _check_parts(path, sorted(prefixes))
@@ -55,7 +55,8 @@ def _is_there(path: str) -> bool:
     return Path(path).exists() or any(corpus_file(path, ending).exists() for ending in ("json", "idx", "bin"))
 
 
-def _holds_data(folder: Path, split: str) -> bool:
+def holds_data(folder: Path, split: str = "train") -> bool:
+    """Whether a folder is one of fairseq-preprocess, or a saved data set."""
     return (folder / f"{split}.idx").is_file() or is_saved_dataset(folder)
 
 

@@ -10,7 +10,7 @@ from robustbert.data.foreign.fit import Fit, find_fit
 from robustbert.data.foreign.frames import Frames, KeptTokens
 from robustbert.data.foreign.identity import identity_of
 from robustbert.data.foreign.layouts import ForeignIndex
-from robustbert.data.foreign.numbering import Numbering, possible_numberings
+from robustbert.data.foreign.saved_datasets import SavedDatasetIndex
 from robustbert.data.foreign.side_files import (
     Facts,
     Progress,
@@ -27,25 +27,22 @@ _PART_TOKENS = 1 << 21
 
 
 class ForeignCorpus:
-    """Indexed data of Megatron-LM or fairseq, by memory map. Where a document is one sequence, has_sentences is False.
+    """Indexed data of Megatron-LM, fairseq or `datasets`, by memory map. Where a document is one sequence, has_sentences is False.
 
     tokens, sentence_ends and the rest: see IndexedCorpus; in the tokenizer's ids, without the special tokens around sequences.
     document_indices: int64, the number of the first sequence of each document, and at the end num_sequences; sequences without
     tokens (fairseq's blank lines) count as sentences here and hold nothing. side_prefix: where files about it may be put.
     """
 
-    def __init__(self, index: ForeignIndex, facts: Facts, arrays: list[np.ndarray], numbering: Numbering, at: Path):
+    def __init__(self, index: ForeignIndex, facts: Facts, arrays: list[np.ndarray], at: Path):
         self.prefix, self.index, self.facts, self.side_prefix = index.prefix, index, facts, at
-        coarse, bounds, self._counts = arrays
+        coarse, bounds, table, self._counts = arrays
         self.document_indices = bounds if len(bounds) else index.document_bounds
         self.frames = Frames(**facts.frames)
-        self._numbering = numbering
-        table = None if numbering.is_identity else numbering.table
         self.tokens = index.items()
-        if self.frames.per_run or table is not None:
-            self.tokens = KeptTokens(
-                self.tokens, index, self.frames, self.document_indices, coarse, facts.num_tokens, table
-            )
+        if self.frames.per_run or len(table):
+            table = table if len(table) else None
+            self.tokens = KeptTokens(self.tokens, index, self.frames, self.document_indices, coarse, facts.num_tokens, table)
         self.num_tokens, self.num_documents = facts.num_tokens, facts.num_documents
         self.has_sentences = facts.num_sentences > facts.num_documents
 
@@ -94,10 +91,14 @@ class ForeignCorpus:
         return starts - self.frames.per_run * sequences
 
 
-def check_foreign(prefix: str | Path, tokenizer: Tokenizer, tokenizer_name: str) -> tuple[ForeignIndex, Fit]:
+def open_index(prefix: str | Path) -> ForeignIndex | SavedDatasetIndex:
+    """The index of a prefix, or of the folder of a saved data set. DataError: it is damaged, or neither."""
+    return SavedDatasetIndex(prefix) if Path(prefix).is_dir() else ForeignIndex(prefix)
+
+
+def check_foreign(prefix: str | Path, tokenizer: Tokenizer, tokenizer_name: str) -> None:
     """Open the index and look at a sample of the ids: well under a second. DataError: it is damaged, or does not fit."""
-    index = ForeignIndex(prefix)
-    return index, find_fit(index, tokenizer, tokenizer_name)
+    find_fit(open_index(prefix), tokenizer, tokenizer_name)
 
 
 def prepare_foreign(
@@ -107,12 +108,13 @@ def prepare_foreign(
 
     DataError: see check_foreign; the data changed since; ids that are not the tokenizer's.
     """
+    index = open_index(prefix)
     at, identity = side_prefix(prefix, folder, tokenizer), identity_of(prefix)
     facts = read_facts(at, identity)
     if facts is not None and read_side_arrays(at, facts) is not None:
         return
-    index, fit = check_foreign(prefix, tokenizer, tokenizer_name)
-    coarse, bounds, num_tokens, num_sentences, num_documents = build_index(index, fit, progress)
+    fit = find_fit(index, tokenizer, tokenizer_name)
+    coarse, bounds, num_tokens, num_sentences, num_documents = build_index(index, fit.frames, progress)
     counts, num_counted = count_ids(index, fit, bounds, tokenizer, progress)
     facts = Facts(
         path=str(prefix),
@@ -125,21 +127,18 @@ def prepare_foreign(
         num_counted=num_counted,
         frames=vars(fit.frames),
     )
-    write_side_files(at, facts, [coarse, bounds, counts])
+    table = np.empty(0, np.int64) if fit.numbering.is_identity else fit.numbering.table
+    write_side_files(at, facts, [coarse, bounds, table, counts])
 
 
 def open_foreign(prefix: str | Path, folder: str | Path, tokenizer: Tokenizer) -> ForeignCorpus:
     """Open foreign data whose side files prepare_foreign made. DataError: they are missing; the data changed since."""
-    at = side_prefix(prefix, folder, tokenizer)
+    index, at = open_index(prefix), side_prefix(prefix, folder, tokenizer)
     facts = read_facts(at, identity_of(prefix))
     arrays = read_side_arrays(at, facts) if facts is not None else None
     if arrays is None:
         raise DataError(f"{prefix}: its index {at}.json is missing; it is made when a run is prepared")
-    index = ForeignIndex(prefix)
-    for numbering in possible_numberings(index, tokenizer):
-        if numbering.name == facts.numbering:
-            return ForeignCorpus(index, facts, arrays, numbering, at)
-    raise DataError(f"{prefix}: was read with {facts.numbering}, which is not there any more; put it back")
+    return ForeignCorpus(index, facts, arrays, at)
 
 
 def count_ids(
@@ -148,15 +147,15 @@ def count_ids(
     bounds: np.ndarray,
     tokenizer: Tokenizer,
     progress: Progress | None = None,
-    most_tokens: int = _COUNTED_TOKENS,
+    most_tokens: int | None = None,
 ) -> tuple[np.ndarray, int]:
-    """How often each id occurs (int64), and in how many tokens: all, or above most_tokens, parts spread over the data.
+    """How often each id occurs (int64), and in how many tokens: all, or above most_tokens (2^26), parts spread over the data.
 
     DataError, with the sequence: an id that the tokenizer has not, a special one inside, other frames than the sample had.
     """
     counts, total = np.zeros(tokenizer.vocab_size, np.int64), 0
     items, document_bounds = index.items(), bounds if len(bounds) else index.document_bounds
-    parts = list(_parts(index, most_tokens))
+    parts = list(_parts(index, most_tokens or _COUNTED_TOKENS))
     for number, (start, stop) in enumerate(parts, 1):
         ids = _checked_ids(index, fit, items, document_bounds, tokenizer, start, stop)
         counts += np.bincount(ids, minlength=len(counts))

@@ -39,12 +39,12 @@ class Frames:
     def in_words(self) -> str:
         """For people."""
         if self.ends_documents:
-            return f"every document ends with the id {self.tail_id}, which is left out"
+            return f"every document ends with the id {self.tail_id}"
         ids = [str(id_) for count, id_ in ((self.head, self.head_id), (self.tail, self.tail_id)) if count]
         if not ids:
             return ""
         verb = "begins and ends" if self.head and self.tail else "begins" if self.head else "ends"
-        return f"every sequence {verb} with the id {' and '.join(ids)}, left out"
+        return f"every sequence {verb} with the id {' and '.join(ids)}"
 
 
 class KeptTokens:

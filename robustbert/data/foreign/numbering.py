@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 
 from robustbert.data.errors import DataError
-from robustbert.data.foreign.layouts import MEGATRON, ForeignIndex
+from robustbert.data.foreign.layouts import FAIRSEQ, FAIRSEQ_CACHED, ForeignIndex
 from robustbert.data.tokenizer import Tokenizer
 
 _FAIRSEQ_SPECIALS = ("<s>", "<pad>", "</s>", "<unk>")  # ids 0 to 3 of every dictionary; dict.txt does not list them
@@ -16,7 +16,7 @@ _MADE_UP = "madeupword"  # fairseq-preprocess fills a dictionary up to a multipl
 
 @dataclass(frozen=True)
 class Numbering:
-    """name: for people. table: int64, the tokenizer's id of each stored one, -1 where there is none; is_identity: they are equal."""
+    """name: for people. table: int64, the tokenizer's id of each stored one, -1 where there is none."""
 
     name: str
     table: np.ndarray
@@ -36,7 +36,7 @@ class Numbering:
 def possible_numberings(index: ForeignIndex, tokenizer: Tokenizer) -> Iterator[Numbering]:
     """The numberings that the stored ids may have, the most likely first. DataError: a dict.txt that cannot be read."""
     own = np.arange(tokenizer.vocab_size)
-    if index.kind == MEGATRON:
+    if index.kind not in (FAIRSEQ, FAIRSEQ_CACHED):
         yield Numbering("the tokenizer's ids", own)
         gpt2 = tokenizer.gpt2_ids()
         if gpt2 is not None and not np.array_equal(gpt2, own):
@@ -44,9 +44,9 @@ def possible_numberings(index: ForeignIndex, tokenizer: Tokenizer) -> Iterator[N
         return
     path = index.prefix.parent / "dict.txt"
     if path.is_file():
-        yield _shifted(Numbering(str(path), dictionary_table(path, tokenizer)), index.id_shift)
+        yield _shifted(Numbering("the lines of dict.txt", dictionary_table(path, tokenizer)), index.id_shift)
     else:
-        yield _shifted(Numbering(f"the tokenizer's ids (no {path})", own), index.id_shift)
+        yield _shifted(Numbering("the tokenizer's ids, as there is no dict.txt beside it", own), index.id_shift)
 
 
 def dictionary_table(path: Path, tokenizer: Tokenizer) -> np.ndarray:

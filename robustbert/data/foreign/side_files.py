@@ -1,7 +1,7 @@
 """What is made once of foreign data so that they open at once: two small files in a folder of ours; the data are not written.
 
-NAME-HASH.arrays.npy holds where every 512th run starts, the documents' bounds where the format has none, and how often each id
-occurs; NAME-HASH.json holds the facts and is written last. The hash is of the data's absolute path and the tokenizer, so that
+NAME-HASH.arrays.npy holds where every 512th run starts, the documents' bounds where the format has none, the table of ids, and
+how often each id occurs; NAME-HASH.json holds the facts and is written last. The hash is of the data's absolute path and the tokenizer, so that
 several runs may share a folder. Both appear whole or not at all: two runs may make them at once.
 """
 
@@ -17,7 +17,6 @@ import numpy as np
 
 from robustbert.data.blocks.block_index import read_block_index, write_block_index
 from robustbert.data.errors import DataError
-from robustbert.data.foreign.fit import Fit
 from robustbert.data.foreign.frames import STRIDE, Frames
 from robustbert.data.foreign.layouts import ForeignIndex
 from robustbert.data.tokenizer import Tokenizer
@@ -95,18 +94,21 @@ def write_side_files(at: Path, facts: Facts, arrays: list[np.ndarray]) -> None:
 
 
 def read_side_arrays(at: Path, facts: Facts) -> list[np.ndarray] | None:
-    """coarse, document bounds (empty where the index has them), counts of ids; None where they are absent or damaged."""
+    """coarse, document bounds (empty where the index has them), table of ids (empty where they are equal), counts of ids.
+
+    None where they are absent or damaged.
+    """
     return read_block_index(_arrays_file(at), facts.fingerprint)
 
 
 def build_index(
-    index: ForeignIndex, fit: Fit, progress: Progress | None = None
+    index: ForeignIndex, frames: Frames, progress: Progress | None = None
 ) -> tuple[np.ndarray, np.ndarray, int, int, int]:
     """One pass over the index: coarse, bounds (empty where the index' own serve), numbers of tokens, sentences, documents.
 
     DataError: sequences that do not follow each other, or have no room for the frames; documents out of order.
     """
-    frames, c = fit.frames, fit.frames.per_run
+    c = frames.per_run
     coarse, bounds, num_sentences, expected = [], [], 0, 0
     after_empty = True
     for start in range(0, index.num_sequences, _WINDOW):

@@ -68,9 +68,10 @@ def prepare_corpus(
         refuse_existing(*prefixes)
     for path in prefixes:
         refuse_files_of_others(path)
-    is_ours = has_manifest(prefix) or corpus_file(prefix, "journal").exists()
+    is_saved = _is_saved(tokenizer, Path(tokenizer_dir), has_manifest(prefix) or corpus_file(prefix, "journal").exists())
     with Journal(corpus_file(prefix, "journal"), what, overwrite) as journal:
-        _save_tokenizer(tokenizer, Path(tokenizer_dir), is_ours)
+        if not is_saved:
+            tokenizer.save(tokenizer_dir)
         if journal.state is None or not journal.state.get("complete"):
             work = TextWork(sources, [piece_chars(source, valid_fraction) for source in sources], tokenizer, deduplicate)
             with _Preparation(work, prefixes, tokenizer_dir, valid_fraction, overwrite, journal, on_bad_input, report) as run:
@@ -306,17 +307,16 @@ class _Counter:
             self._progress(self._name, self._done, self.total)
 
 
-def _save_tokenizer(tokenizer: Tokenizer, folder: Path, is_ours: bool) -> None:
-    """Save the tokenizer, which replaces the folder: DataError where something lies there that is not known to be ours."""
+def _is_saved(tokenizer: Tokenizer, folder: Path, is_ours: bool) -> bool:
+    """Whether the tokenizer lies in the folder. DataError: something else does that is not known to be ours."""
     try:
-        saved = load_tokenizer(folder).sha256
+        if load_tokenizer(folder).sha256 == tokenizer.sha256:
+            return True
     except DataError:
-        saved = None
-    if saved == tokenizer.sha256:
-        return
+        pass
     if not is_ours and folder.is_dir() and any(folder.iterdir()):
         raise DataError(f"{folder}: holds something else than this tokenizer, and is not replaced; choose another output, or move it away")
-    tokenizer.save(folder)
+    return False
 
 
 def _clear_away(prefixes: list[Path], journal: Journal) -> None:
