@@ -14,6 +14,7 @@ import torch
 from robustbert.config import CorpusConfig, DataConfig, TrainConfig
 from robustbert.data.batches import build_train_batches
 from robustbert.data.blocks.packing import FORMATS
+from robustbert.data.blocks.rows import copy_spans
 from robustbert.data.errors import DataError
 from robustbert.data.foreign import side_files
 from robustbert.data.foreign.corpus import open_foreign, prepare_foreign
@@ -89,6 +90,13 @@ def test_any_slice_of_the_kept_tokens_is_that_of_the_tokens_in_one_row(own, toke
             prepare_foreign(path, tmp_path / f"side{stride}", tokenizer, "small")
             corpus = open_foreign(path, tmp_path / f"side{stride}", tokenizer)
             assert corpus.frames.per_run == {"lines": 1, "ended": 1, "framed": 2}[name]
+            spans = np.sort(rng.integers(0, len(flat) + 1, (200, 2)), axis=1)
+            lengths = np.minimum(spans[:, 1] - spans[:, 0], 40)
+            places = np.cumsum(lengths) - lengths
+            target, expected = np.zeros((2, int(lengths.sum())), np.int64)
+            copy_spans(corpus.tokens, target, spans[:, 0], places, lengths)
+            copy_spans(flat, expected, spans[:, 0], places, lengths)
+            assert np.array_equal(target, expected), (name, stride)
             for start, stop in np.sort(rng.integers(0, len(flat) + 1, (200, 2)), axis=1).tolist():
                 assert corpus.tokens[start:stop].tolist() == flat[start:stop].tolist(), (name, stride, start, stop)
 

@@ -85,7 +85,7 @@ class ForeignCorpus:
 
     def _kept(self, sequences: np.ndarray) -> np.ndarray:
         """The tokens before each of these sequences, which begin documents (num_sequences: all)."""
-        starts = self.index.starts_at(sequences)
+        starts = self.index.starts_in_order(sequences)
         if self.frames.ends_documents:
             return starts - np.searchsorted(self.document_indices, sequences)
         return starts - self.frames.per_run * sequences

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from robustbert.data.blocks.rows import copy_spans
 from robustbert.data.foreign.layouts import ForeignIndex
 
 STRIDE = 512  # runs from one entry of the coarse table to the next
@@ -77,6 +78,48 @@ class KeptTokens:
             return np.empty(0, self._items.dtype if self._table is None else self._table.dtype)
         items = self._items[start:stop] if self._frames.per_run == 0 else self._between(start, stop)
         return items if self._table is None else self._table[items]
+
+    def copy_spans(self, target: np.ndarray, from_K: np.ndarray, to_K: np.ndarray, lengths_K: np.ndarray) -> None:
+        """See blocks/rows.py: of many short spans at once, some 10 times as fast as slice by slice."""
+        has_tokens = lengths_K > 0
+        from_K, to_K, lengths_K = from_K[has_tokens], to_K[has_tokens], lengths_K[has_tokens]
+        if self._frames.per_run:
+            from_K, to_K, lengths_K = self._pieces(from_K, to_K, lengths_K)
+        if self._table is None:
+            copy_spans(self._items, target, from_K, to_K, lengths_K)
+            return
+        ends_K = np.cumsum(lengths_K)
+        stored = np.empty(int(ends_K[-1]) if len(ends_K) else 0, self._items.dtype)
+        copy_spans(self._items, stored, from_K, ends_K - lengths_K, lengths_K)
+        target[np.arange(len(stored)) + np.repeat(to_K - (ends_K - lengths_K), lengths_K)] = self._table[stored]
+
+    def _pieces(self, from_K: np.ndarray, to_K: np.ndarray, lengths_K: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """The spans cut at the ends of runs: the item at which each piece starts, its place, its length. P pieces."""
+        first_K, last_K = self._runs_of(from_K), self._runs_of(from_K + lengths_K - 1)
+        num_K = last_K - first_K + 1
+        span_P = np.repeat(np.arange(len(from_K)), num_K)
+        run_P = np.arange(len(span_P)) + np.repeat(first_K - (np.cumsum(num_K) - num_K), num_K)
+        start_P = np.maximum(self._starts_at(run_P), from_K[span_P])
+        stop_P = np.minimum(self._starts_at(run_P + 1), (from_K + lengths_K)[span_P])
+        items_P = start_P + self._frames.per_run * run_P + self._frames.head
+        return items_P, to_K[span_P] + start_P - from_K[span_P], stop_P - start_P
+
+    def _runs_of(self, tokens_K: np.ndarray) -> np.ndarray:
+        """See _run_of; by halving the STRIDE runs that come into question for each token."""
+        low_K = (np.searchsorted(self._coarse, tokens_K, side="right") - 1) * STRIDE
+        num_runs = (len(self._bounds) - 1) if self._frames.ends_documents else self._index.num_sequences
+        high_K = np.minimum(low_K + STRIDE, num_runs)  # the run is at low or above, and below high
+        for _ in range(STRIDE.bit_length()):
+            middle_K = (low_K + high_K) // 2
+            is_above_K = (middle_K > low_K) & (self._starts_at(middle_K) <= tokens_K)
+            is_below_K = (middle_K > low_K) & ~is_above_K
+            low_K, high_K = np.where(is_above_K, middle_K, low_K), np.where(is_below_K, middle_K, high_K)
+        return low_K
+
+    def _starts_at(self, runs: np.ndarray) -> np.ndarray:
+        """The token at which each of these runs starts; one more than there are stands for the end."""
+        starts = self._index.starts_at(self._bounds[runs] if self._frames.ends_documents else runs)
+        return starts - self._frames.per_run * runs
 
     def _between(self, start: int, stop: int) -> np.ndarray:
         """The items of the tokens start .. stop - 1."""

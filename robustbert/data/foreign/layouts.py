@@ -27,6 +27,7 @@ _NO_IDS = "floating-point numbers"
 _MEGATRON_DTYPES = {1: "uint8", 2: "int8", 3: "int16", 4: "int32", 5: "int64", 6: _NO_IDS, 7: _NO_IDS, 8: "uint16"}
 _FAIRSEQ_DTYPES = _MEGATRON_DTYPES | {9: "uint32", 10: "uint64"}  # its codes 6 and 7 are both float64
 _LARGE = 1 << 16  # windows from this size on are read, not mapped: a pass over the file leaves no pages in memory
+_MOST_READ = 1 << 22  # sequences read to look up some of them
 
 
 class ForeignIndex:
@@ -65,9 +66,18 @@ class ForeignIndex:
         return self._window(self._places, start, stop, self._places_at) // self._place_unit
 
     def starts_at(self, numbers: np.ndarray) -> np.ndarray:
-        """Where the sequences of these numbers start in the .bin, in items; num_sequences stands for the end."""
+        """Where the sequences of these numbers start in the .bin, in items: int64; num_sequences stands for the end."""
         known = np.minimum(numbers, self.num_sequences - 1)
         return np.where(numbers < self.num_sequences, self._places[known] // self._place_unit, self.num_tokens)
+
+    def starts_in_order(self, numbers: np.ndarray) -> np.ndarray:
+        """The same of ascending numbers, however many: long stretches of the file are read and not left in memory."""
+        if len(numbers) >= _LARGE:
+            return np.concatenate([self.starts_in_order(numbers[i : i + _LARGE - 1]) for i in range(0, len(numbers), _LARGE - 1)])
+        if len(numbers) and _LARGE < numbers[-1] - numbers[0] < _MOST_READ:
+            first = int(numbers[0])
+            return np.append(self.starts(first, int(numbers[-1]) + 1), self.num_tokens)[numbers - first]
+        return self.starts_at(numbers)
 
     def items(self) -> np.ndarray:
         """The .bin as one vector, mapped."""

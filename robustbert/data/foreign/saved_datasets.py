@@ -13,6 +13,7 @@ from robustbert.data.errors import DataError
 from robustbert.data.text.byte_streams import import_for
 
 DATASETS = "Hugging Face datasets"
+_ROWS_AT_ONCE = 1 << 15
 _VALID_NAMES = ("valid", "validation", "dev")
 
 
@@ -83,11 +84,17 @@ class SavedDatasetIndex:
 
     def starts_at(self, numbers: np.ndarray) -> np.ndarray:
         """See ForeignIndex."""
-        numbers = np.asarray(numbers, np.int64)
-        if len(numbers) and len(numbers) == numbers[-1] - numbers[0] + 1:  # as documents are rows, the usual question
-            first, last = int(numbers[0]), int(numbers[-1])
-            return self._bounds(first, last) if last > first else self._bounds(first, first + 1)[:1]
-        return np.array([self._bounds(number, number + 1)[0] for number in numbers.tolist()], np.int64)
+        starts = np.full(len(numbers), self.num_tokens)
+        batches = np.searchsorted(self._row_starts, numbers, side="right") - 1
+        for batch in np.unique(batches[batches < len(self._offsets)]).tolist():
+            here, offsets = batches == batch, self._offsets[batch]
+            starts[here] = self._item_starts[batch] + offsets[numbers[here] - self._row_starts[batch]] - offsets[0]
+        return starts
+
+    def starts_in_order(self, numbers: np.ndarray) -> np.ndarray:
+        """See ForeignIndex."""
+        parts = [self.starts_at(numbers[i : i + _ROWS_AT_ONCE]) for i in range(0, len(numbers), _ROWS_AT_ONCE)]
+        return np.concatenate([np.empty(0, np.int64), *parts])
 
     def items(self) -> "_Items":
         """All ids, one row after another."""

@@ -136,7 +136,7 @@ def build_index(
     if frames.ends_documents:
         num_runs, document_bounds = num_documents, own_bounds if len(own_bounds) else index.document_bounds
         runs = np.arange(0, num_runs, STRIDE)
-        coarse = [index.starts_at(document_bounds[runs]) - runs]
+        coarse = [index.starts_in_order(document_bounds[runs]) - runs]
     else:
         num_runs = index.num_sequences
     return np.concatenate(coarse), own_bounds, index.num_tokens - c * num_runs, num_sentences, num_documents

@@ -39,8 +39,8 @@ writes data/books.bin, .idx, .json, .tokenizer/ and the blocks, which data.train
 data/cc-news-00003-of-00064.*, one part, and all parts together are `- path: data/cc-news-*`. Killed at any moment, the
 same command goes on where it was.
 
-readers: plain (two blank lines part documents), jsonl and parquet (field `text`), wikipedia (XML dump), books (one file a
-book), cc-news (WARC), openwebtext (its .tar or .tar.xz), stories (WARC, WET, .jsonl or text). Files may be compressed:
+readers: plain (two blank lines part documents), jsonl, parquet and arrow (field `text`), wikipedia (XML dump), books (one
+file a book), cc-news (WARC), openwebtext (its .tar or .tar.xz), stories (WARC, WET, .jsonl or text). Files may be compressed:
 .gz .bz2 .xz .zst. --input may name a folder for all but plain.
 """
 _LOG_INTERVAL_S = 10.0
