@@ -259,3 +259,10 @@ def test_inspect_says_what_they_are(own, tokenizer, tokenizer_dir, tmp_path, cap
     assert inspect([str(tmp_path / "stray"), *named, "--verify"]) in (1, 2)
     assert "holds the id 400" in capsys.readouterr().err
     assert sorted(p.name for p in tmp_path.iterdir()) == ["data.bin", "data.idx", "stray.bin", "stray.idx"]
+
+
+def test_a_folder_for_the_side_files_that_cannot_be_written_is_refused_with_the_way_out(own, tokenizer_dir, tmp_path):
+    (tmp_path / "file").write_text("in the way")
+    config = config_of(write_megatron(tmp_path / "data", own[1]), tokenizer_dir, index_dir=str(tmp_path / "file/index"))
+    with pytest.raises(DataError, match=r"file/index: the index of .*data cannot be written .*; set data.index_dir to a folder with space"):
+        prepare_run(config, tmp_path / "run")
