@@ -60,7 +60,7 @@ def read_facts(at: Path, identity: str) -> Facts | None:
     path = Path(f"{at}.json")
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
+    except (FileNotFoundError, NotADirectoryError):
         return None
     except (OSError, ValueError) as error:
         raise DataError(f"{path}: cannot be read ({error}); delete it, it is made again") from None
