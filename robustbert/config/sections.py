@@ -140,12 +140,12 @@ class TokenizerSource:
 
 @dataclass(frozen=True)
 class CorpusConfig:
-    """One corpus: indexed data (`path`, the prefix of its .bin and .idx) or raw text (`text`, prepared first)."""
+    """One corpus: indexed data (`path`, the prefix of a .bin and .idx, ours or others') or raw text (`text`, prepared first)."""
 
     path: str | None = None
     text: str | None = None  # a file, a glob, or `python:stdlib` (the English prose inside Python itself)
     # Default: by the file's ending. `stories` needs more options: tools/preprocess has it.
-    reader: Literal["plain", "jsonl", "parquet", "wikipedia", "books", "cc-news", "openwebtext", "python-prose"] | None = None
+    reader: Literal["plain", "jsonl", "parquet", "arrow", "wikipedia", "books", "cc-news", "openwebtext", "python-prose"] | None = None
     weight: float | None = None  # the corpus' share of the samples, relative to the others'; default: its size
 
     def __post_init__(self):
@@ -198,6 +198,7 @@ class DataConfig:
     pad_to_multiple: int = 16
     masking: MaskingConfig = field(default_factory=MaskingConfig)
     num_workers: int = 1  # threads that make batches ahead of the step; 0: in the training loop itself
+    index_dir: str | None = None  # where what is made once of foreign indexed data is put; default: the run's data folder
     prepare_workers: int | None = None  # processes that turn text into indexed data; default: one a core
 
     def __post_init__(self):

@@ -9,7 +9,6 @@ from collections import deque
 from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 import torch
@@ -18,10 +17,9 @@ from robustbert.config import DataConfig, TrainConfig
 from robustbert.data.blocks.joined import join_packings
 from robustbert.data.blocks.packing import open_packing
 from robustbert.data.blocks.rows import Packing, Rows, collect_rows
-from robustbert.data.corpus import IndexedCorpus
-from robustbert.data.errors import DataError
 from robustbert.data.hashing import hash_of
 from robustbert.data.masking import MaskingVocabulary, mask_epochs, mask_tokens, sample_keys
+from robustbert.data.open_corpus import Corpus
 from robustbert.data.prepare import PreparedCorpus, PreparedData
 from robustbert.data.sampler import Permutation, Sampler, Samples
 from robustbert.data.tokenizer import Tokenizer, load_tokenizer
@@ -378,13 +376,7 @@ def _names(prepared: tuple[PreparedCorpus, ...]) -> list[str]:
 
 
 def _open_corpora(prepared: tuple[PreparedCorpus, ...], data_config: DataConfig, tokenizer: Tokenizer) -> list[Packing]:
-    def open_part(prefix: Path) -> Packing:
-        corpus = IndexedCorpus(prefix)
-        if corpus.manifest.tokenizer_sha256 != tokenizer.sha256:
-            raise DataError(
-                f"{prefix}: its tokens are those of another tokenizer ({corpus.tokenizer_dir}) than the run's; "
-                "prepare it with the run's tokenizer"
-            )
+    def open_part(corpus: Corpus) -> Packing:
         return open_packing(corpus, data_config.format, data_config.sequence_length, tokenizer)
 
-    return [join_packings(list(map(open_part, entry.prefixes))) for entry in prepared]
+    return [join_packings(list(map(open_part, entry.open_parts(tokenizer)))) for entry in prepared]

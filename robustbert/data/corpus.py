@@ -64,9 +64,7 @@ def read_manifest(prefix: str | Path) -> Manifest:
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
-        begun = any(corpus_file(prefix, f"{kind}{tail}").exists() for kind in ("bin", "idx") for tail in ("", ".partial"))
-        what = f"{prefix}.* has no manifest: its preparation did not finish" if begun else "no such corpus"
-        raise DataError(f"{path}: {what}; {_PREPARE_AGAIN if begun else 'prepare it with tools/preprocess'}") from None
+        raise DataError(f"{path}: {_why_no_manifest(prefix)}") from None
     except (OSError, ValueError) as error:
         raise DataError(f"{path}: cannot be read ({error}); {_PREPARE_AGAIN}") from None
     if not isinstance(content, dict) or content.pop("format", None) != MANIFEST_FORMAT:
@@ -80,16 +78,51 @@ def read_manifest(prefix: str | Path) -> Manifest:
     return Manifest(**content)
 
 
+def has_manifest(prefix: str | Path) -> bool:
+    """Whether PREFIX.json is, or begins as, a manifest of ours; cheap, and true of a damaged one."""
+    try:
+        with open(corpus_file(prefix, "json"), "rb") as file:
+            return MANIFEST_FORMAT.encode() in file.read(64)
+    except OSError:
+        return False
+
+
+def refuse_files_of_others(prefix: str | Path) -> None:
+    """DataError where files lie in the place of a corpus, and nothing says that they are ours: they are never replaced."""
+    if has_manifest(prefix) or corpus_file(prefix, "json.partial").exists():
+        return
+    for path in (corpus_file(prefix, ending) for ending in ("json", "bin", "idx", "counts.npy")):
+        if path.exists():
+            raise DataError(
+                f"{path}: not known to be of tools/preprocess (no manifest of its own beside it), so it is never replaced; "
+                "choose another output, or move the file away"
+            )
+
+
+def _why_no_manifest(prefix: str | Path) -> str:
+    if any(corpus_file(prefix, f"{ending}.partial").exists() for ending in ("bin", "idx", "json")):
+        return f"{prefix}.* has no manifest: its preparation did not finish; {_PREPARE_AGAIN}"
+    if any(corpus_file(prefix, ending).exists() for ending in ("bin", "idx")):
+        return (
+            f"{prefix}.* was not made by tools/preprocess, or lost its manifest; data.train and data.valid take indexed data of "
+            "Megatron-LM and fairseq as they are, tools/inspect says what it is"
+        )
+    return "no such corpus; prepare it with tools/preprocess"
+
+
 class IndexedCorpus:
     """A corpus opened for reading, by memory map: opening costs no memory and no reading of the tokens.
 
     tokens: all ids, one after another (uint16 or int32). sentence_lengths: int32, tokens of each.
     document_indices: int64, the number of the first sentence of each document, and at the end num_sentences.
+    side_prefix: where files about it may be put. has_sentences: False where a document is one sequence (foreign/corpus.py).
     DataError: a file is missing, cut off, of another format, or does not fit its manifest.
     """
 
+    has_sentences = True
+
     def __init__(self, prefix: str | Path):
-        self.prefix = Path(prefix)
+        self.prefix = self.side_prefix = Path(prefix)
         self.manifest = read_manifest(prefix)
         self._check_size("bin", self.manifest.bin_size)
         self._check_size("idx", self.manifest.idx_size)

@@ -16,8 +16,10 @@ import numpy as np
 
 from robustbert.config.sections import CorpusConfig, DataConfig, TokenizerSource
 from robustbert.data.blocks.packing import open_packing, stored_blocks
-from robustbert.data.corpus import IndexedCorpus
+from robustbert.data.corpus import IndexedCorpus, corpus_file, has_manifest
 from robustbert.data.errors import DataError
+from robustbert.data.foreign.corpus import prepare_foreign
+from robustbert.data.open_corpus import Corpus, check_corpus, is_foreign, open_corpus
 from robustbert.data.preparation.indexing import Progress, corpus_source, marked_pieces, prepare_corpus
 from robustbert.data.sampler import check_weights
 from robustbert.data.shards import find_prefixes
@@ -33,21 +35,29 @@ _TOKENIZER_TEXT_CHARS = 1 << 30  # a tokenizer is trained on the first so many c
 class PreparedCorpus:
     """An indexed corpus of a run; weight as in the configuration, name as the user gave its text or path there.
 
-    prefix: of its files, or where it was prepared in parts a pattern that they match.
+    prefix: of its files, or where it was prepared in parts a pattern that they match. split: which one of a folder's.
+    index_dir: where the side files of foreign data lie (foreign/side_files.py); None where it is not to be foreign.
     """
 
     prefix: Path
     weight: float | None = None
     name: str = ""
+    split: str = "train"
+    index_dir: Path | None = None
 
     @property
     def prefixes(self) -> list[Path]:
         """The prefixes of its parts, in order. DataError: see find_prefixes."""
-        return find_prefixes(str(self.prefix))
+        return find_prefixes(str(self.prefix), self.split)
 
-    def open_parts(self) -> list[IndexedCorpus]:
-        """Its parts, opened for reading."""
-        return [IndexedCorpus(prefix) for prefix in self.prefixes]
+    def open_parts(self, tokenizer: Tokenizer) -> list[Corpus]:
+        """Its parts, opened for reading, with the run's tokenizer. DataError: one of ours has another tokenizer's ids."""
+        return [open_corpus(prefix, self.index_dir, tokenizer) for prefix in self.prefixes]
+
+    @property
+    def foreign_prefixes(self) -> list[Path]:
+        """Those of its prefixes whose data are not of tools/preprocess."""
+        return [] if self.index_dir is None else list(filter(is_foreign, self.prefixes))
 
 
 @dataclass(frozen=True)
@@ -68,10 +78,11 @@ def check_sources(data_config: DataConfig) -> None:
     """
     check_weights([corpus.weight for corpus in data_config.train])
     tokenizer = None if isinstance(data_config.tokenizer, TokenizerSource) else load_tokenizer(data_config.tokenizer)
-    for corpus in (*data_config.train, *data_config.valid):
+    corpora = [("train", corpus) for corpus in data_config.train] + [("valid", corpus) for corpus in data_config.valid]
+    for split, corpus in corpora:
         if corpus.text is None:
-            for prefix in find_prefixes(corpus.path):
-                _check_tokenizer(prefix, tokenizer.sha256 if tokenizer else None, _tokenizer_name(data_config))
+            for prefix in find_prefixes(corpus.path, split):
+                check_corpus(prefix, tokenizer, _tokenizer_name(data_config))
             continue
         for path in find_source(corpus.text, corpus.reader).files:
             if not os.access(path, os.R_OK):
@@ -95,8 +106,11 @@ def prepare_run(data_config: DataConfig, data_dir: str | Path, progress: Progres
         _prepare_text(corpus, tokenizer, data_config, data_dir, "train", i, progress)
     for i, corpus in enumerate(data_config.valid):
         _prepare_text(corpus, tokenizer, data_config, data_dir, "valid", i, progress)
+    for corpus in _prepared_corpora(data_config, data_dir):
+        for prefix in corpus.foreign_prefixes:
+            prepare_foreign(prefix, corpus.index_dir, tokenizer, _tokenizer_name(data_config), progress)
     prepared = prepared_data(data_config, data_dir)
-    parts = [part for corpus in (*prepared.train, *prepared.valid) for part in corpus.open_parts()]
+    parts = [part for corpus in (*prepared.train, *prepared.valid) for part in corpus.open_parts(tokenizer)]
     _build_blocks(parts, data_config, tokenizer)
     return prepared
 
@@ -106,14 +120,28 @@ def prepared_data(data_config: DataConfig, data_dir: str | Path) -> PreparedData
     data_dir = Path(data_dir)
     tokenizer_dir = data_dir / "tokenizer"
     tokenizer = load_tokenizer(tokenizer_dir)
-    train = [PreparedCorpus(_prefix(c, data_dir, "train", i), c.weight, c.source) for i, c in enumerate(data_config.train)]
-    valid = [PreparedCorpus(_prefix(c, data_dir, "valid", i), name=c.source) for i, c in enumerate(data_config.valid)]
-    if data_config.valid_fraction:
-        valid = [PreparedCorpus(data_dir / f"valid_{i:04d}", name=c.source) for i, c in enumerate(data_config.train) if c.text]
-    for corpus in (*train, *valid):
+    corpora = _prepared_corpora(data_config, data_dir)
+    for corpus in corpora:
         for prefix in corpus.prefixes:
-            _check_tokenizer(prefix, tokenizer.sha256, _tokenizer_name(data_config))
-    return PreparedData(tokenizer_dir, tokenizer.vocab_size, tuple(train), tuple(valid))
+            open_corpus(prefix, corpus.index_dir, tokenizer)
+    num_train = len(data_config.train)
+    return PreparedData(tokenizer_dir, tokenizer.vocab_size, tuple(corpora[:num_train]), tuple(corpora[num_train:]))
+
+
+def _prepared_corpora(data_config: DataConfig, data_dir: Path) -> list[PreparedCorpus]:
+    """The training corpora, and after them the held-out ones."""
+    index_dir = Path(data_config.index_dir or data_dir)
+
+    def entries(corpora: tuple[CorpusConfig, ...], split: str) -> list[PreparedCorpus]:
+        return [
+            PreparedCorpus(
+                _prefix(corpus, data_dir, split, i), corpus.weight, corpus.source, split, None if corpus.text else index_dir
+            )
+            for i, corpus in enumerate(corpora)
+        ]
+
+    valid = [PreparedCorpus(data_dir / f"valid_{i:04d}", name=c.source) for i, c in enumerate(data_config.train) if c.text]
+    return entries(data_config.train, "train") + (valid if data_config.valid_fraction else entries(data_config.valid, "valid"))
 
 
 def unigram_perplexity(prepared: PreparedData) -> float:
@@ -124,27 +152,28 @@ def unigram_perplexity(prepared: PreparedData) -> float:
     """
     if not prepared.valid:
         raise DataError("no text is held out: give data.valid or data.valid_fraction")
-    seen = 1.0 + sum(part.token_counts() for corpus in prepared.train for part in corpus.open_parts())
-    held_out = sum(part.token_counts() for corpus in prepared.valid for part in corpus.open_parts())
+    tokenizer = load_tokenizer(prepared.tokenizer_dir)
+    seen = 1.0 + sum(part.token_counts() for corpus in prepared.train for part in corpus.open_parts(tokenizer))
+    held_out = sum(part.token_counts() for corpus in prepared.valid for part in corpus.open_parts(tokenizer))
     nats = -(held_out * np.log(seen / seen.sum())).sum() / held_out.sum()
     return float(np.exp(nats))
 
 
-def _build_blocks(parts: list[IndexedCorpus], data_config: DataConfig, tokenizer: Tokenizer) -> None:
+def _build_blocks(parts: list[Corpus], data_config: DataConfig, tokenizer: Tokenizer) -> None:
     """The blocks of all parts that have none yet, large ones in several processes."""
     form = data_config.format, data_config.sequence_length
     missing = [part for part in parts if form not in stored_blocks(part)]
     num_workers = min(len(missing), data_config.prepare_workers or len(os.sched_getaffinity(0)))
     if num_workers > 1 and sum(part.num_tokens for part in missing) > _MIN_TOKENS_FOR_PROCESSES:
         with ProcessPoolExecutor(num_workers, get_context("spawn")) as pool:
-            for done in [pool.submit(_open_blocks, part.prefix, *form, tokenizer) for part in missing]:
+            for done in [pool.submit(_open_blocks, part.prefix, part.side_prefix.parent, *form, tokenizer) for part in missing]:
                 done.result()
     for part in parts:
         open_packing(part, *form, tokenizer)
 
 
-def _open_blocks(prefix: Path, packing_format: str, sequence_length: int, tokenizer: Tokenizer) -> None:
-    open_packing(IndexedCorpus(prefix), packing_format, sequence_length, tokenizer)
+def _open_blocks(prefix: Path, index_dir: Path, packing_format: str, sequence_length: int, tokenizer: Tokenizer) -> None:
+    open_packing(open_corpus(prefix, index_dir, tokenizer), packing_format, sequence_length, tokenizer)
 
 
 def _prefix(corpus: CorpusConfig, data_dir: Path, kind: str, number: int) -> Path:
@@ -171,6 +200,8 @@ def _prepare_text(
         wanted[held_out_prefix] = corpus_source(sources, fraction, held_out=True)
     if all(_is_whole(p, source, tokenizer) for p, source in wanted.items()):
         return
+    for path in wanted:
+        _drop_without_manifest(path)
     prepare_corpus(
         sources,
         tokenizer,
@@ -182,6 +213,13 @@ def _prepare_text(
         overwrite=True,  # the run's own folder: what is there is incomplete or made of something else
         progress=progress,
     )
+
+
+def _drop_without_manifest(prefix: Path) -> None:
+    """Files of the run's own folder that lost their manifest, which is deleted first and written last, are in the way."""
+    if not has_manifest(prefix) and not corpus_file(prefix, "json.partial").exists():
+        for ending in ("bin", "idx", "counts.npy", "json"):
+            corpus_file(prefix, ending).unlink(missing_ok=True)
 
 
 def _is_whole(prefix: Path, source: dict, tokenizer: Tokenizer) -> bool:
@@ -244,16 +282,6 @@ def _read_record(path: Path) -> dict | None:
         return json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError):
         return None
-
-
-def _check_tokenizer(prefix: str | Path, sha256: str | None, name: str) -> None:
-    """Open the corpus; DataError where it is damaged or its tokens are not those of the tokenizer with that hash."""
-    corpus = IndexedCorpus(prefix)
-    if sha256 is not None and corpus.manifest.tokenizer_sha256 != sha256:
-        raise DataError(
-            f"{prefix}: was prepared with the tokenizer {corpus.tokenizer_dir} ({corpus.manifest.vocab_size} ids), the run's "
-            f"is {name}: the ids differ; set data.tokenizer to the former, or prepare the corpus with the latter"
-        )
 
 
 def _tokenizer_name(data_config: DataConfig) -> str:

@@ -1,12 +1,15 @@
-"""Corpora that were prepared in parts: which prefixes a name with * or ? stands for, and whether all parts are there."""
+"""Corpora in parts: which prefixes a path of data.train stands for (a pattern, a list, a folder), and whether all are there."""
 
 import glob
+import itertools
 import json
 import re
 from pathlib import Path
 
-from robustbert.data.corpus import MANIFEST_FORMAT
+from robustbert.data.corpus import MANIFEST_FORMAT, corpus_file
 from robustbert.data.errors import DataError
+from robustbert.data.foreign.layouts import looks_foreign
+from robustbert.data.foreign.saved_datasets import is_saved_dataset, saved_splits
 
 _SHARD = re.compile(r"(?P<name>.*)-(?P<index>\d{5})-of-(?P<count>\d{5})")
 
@@ -16,17 +19,58 @@ def shard_prefix(prefix: str, index: int, count: int) -> str:
     return f"{prefix}-{index:05d}-of-{count:05d}"
 
 
-def find_prefixes(path: str) -> list[Path]:
+def find_prefixes(path: str, split: str = "train") -> list[Path]:
     """The prefixes that a path of data.train or data.valid stands for, sorted; without * and ? the path itself.
 
+    A colon joins several paths, as in fairseq. A folder of fairseq-preprocess stands for its files of the split: `train`,
+    `train1`, `train2`, ... as far as they go (fairseq 0.12.2, load_indexed_dataset with combine), of `valid` for the one.
     DataError: a pattern that no whole corpus matches, or parts that are missing among those that match.
     """
+    if ":" in path and not _is_there(path):
+        return [prefix for one in path.split(":") if one for prefix in find_prefixes(one, split)]
     if not glob.has_magic(path):
-        return [Path(path)]
-    prefixes = sorted(Path(name.removesuffix(".json")) for name in glob.glob(f"{path}.json") if _is_manifest(name))
+        return _in_folder(Path(path), split) if Path(path).is_dir() else [Path(path)]
+    prefixes = {Path(name.removesuffix(".json")) for name in glob.glob(f"{path}.json") if _is_manifest(name)}
+    prefixes |= _foreign_prefixes(path, prefixes)
+    folders = [Path(name) for name in sorted(glob.glob(path)) if Path(name).is_dir() and holds_data(Path(name), split)]
+    if not prefixes and not folders:
+        raise DataError(f"{path}: matches no prepared corpus (PREFIX.json) and no PREFIX.idx from {Path.cwd()}; check the path")
+    _check_parts(path, sorted(prefixes))
+    return sorted(prefixes) + [prefix for folder in folders for prefix in _in_folder(folder, split)]
+
+
+def _foreign_prefixes(path: str, own: set[Path]) -> set[Path]:
+    found = {Path(name.removesuffix(".idx")) for name in glob.glob(f"{path}.idx")} - own
+    found = {prefix for prefix in found if looks_foreign(prefix)}
+    if own:  # one of our parts that lost its manifest is a missing part
+        found = {prefix for prefix in found if not _SHARD.fullmatch(str(prefix))}
+    if own and found:
+        raise DataError(
+            f"{path}: matches corpora of tools/preprocess ({min(own)}) and other indexed data ({min(found)}); name them in two entries"
+        )
+    return found
+
+
+def _is_there(path: str) -> bool:
+    return Path(path).exists() or any(corpus_file(path, ending).exists() for ending in ("json", "idx", "bin"))
+
+
+def holds_data(folder: Path, split: str = "train") -> bool:
+    """Whether a folder is one of fairseq-preprocess, or a saved data set."""
+    return (folder / f"{split}.idx").is_file() or is_saved_dataset(folder)
+
+
+def _in_folder(folder: Path, split: str) -> list[Path]:
+    if is_saved_dataset(folder):
+        return saved_splits(folder, split)
+    numbers = itertools.count() if split == "train" else (0,)
+    names = (folder / f"{split}{number or ''}" for number in numbers)
+    prefixes = list(itertools.takewhile(lambda prefix: corpus_file(prefix, "idx").is_file(), names))
     if not prefixes:
-        raise DataError(f"{path}: matches no prepared corpus (PREFIX.json) from {Path.cwd()}; check the path")
-    _check_parts(path, prefixes)
+        raise DataError(
+            f"{folder}: is a folder without {split}.idx (of fairseq-preprocess) and no data set that `datasets` saved; name the prefix of "
+            "a .bin and .idx"
+        )
     return prefixes
 
 

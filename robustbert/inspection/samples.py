@@ -6,30 +6,31 @@ import numpy as np
 
 from robustbert.config import CorpusConfig, DataConfig, MaskingConfig
 from robustbert.data.blocks.packing import open_packing
-from robustbert.data.corpus import IndexedCorpus
+from robustbert.data.open_corpus import Corpus
 from robustbert.data.sampler import Sampler
-from robustbert.data.tokenizer import load_tokenizer
+from robustbert.data.tokenizer import Tokenizer, load_tokenizer
 
 # How a token is shown: as it is, a special one, hidden behind the mask, replaced by another, predicted and left as it is.
 PLAIN, SPECIAL, MASKED, REPLACED, KEPT = "plain", "special", "masked", "replaced", "kept"
 
 
 def decoded_samples(
-    corpus: IndexedCorpus,
+    corpus: Corpus,
     num_samples: int,
     packing_format: str,
     sequence_length: int,
     masking: MaskingConfig,
     epoch: int = 0,
     seed: int = 1,
+    tokenizer: Tokenizer | None = None,
 ) -> Iterator[tuple[str, list[tuple[str, str]]]]:
     """The first samples of an epoch of a run on this corpus alone: (a line of counts, parts as (kind, text)).
 
-    Writes nothing beside the corpus. seed: run.seed of the run.
+    Writes nothing beside the corpus. seed: run.seed of the run. tokenizer: of foreign data; ours name their own.
     """
     from robustbert.data.batches import MaskedBlocks  # imports torch
 
-    tokenizer = load_tokenizer(corpus.tokenizer_dir)
+    tokenizer = tokenizer or load_tokenizer(corpus.tokenizer_dir)
     config = DataConfig("unused", (CorpusConfig(path="unused"),), format=packing_format, masking=masking, num_workers=0)
     object.__setattr__(config, "sequence_length", sequence_length)
     packing = open_packing(corpus, packing_format, sequence_length, tokenizer, stores=False)

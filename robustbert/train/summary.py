@@ -67,8 +67,8 @@ def held_out_sentences(run: RunDirectory) -> list[tuple[str, str]]:
     prepared = prepared_data(config.data, run.data)
     if not prepared.valid:
         return []
-    corpus = prepared.valid[0].open_parts()[0]
     tokenizer = load_tokenizer(prepared.tokenizer_dir)
+    corpus = prepared.valid[0].open_parts(tokenizer)[0]
     mask, chosen = tokenizer.decode([tokenizer.mask_id]), []
     for number in np.linspace(0, len(corpus) - 1, min(len(corpus), 400)).astype(int):
         words = tokenizer.decode(corpus.sentence(number)).split()

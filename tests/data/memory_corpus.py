@@ -8,8 +8,11 @@ import numpy as np
 class MemoryCorpus:
     """What a packing reads of IndexedCorpus; documents: lists of the lengths of their sentences. Tokens count up from 4."""
 
+    has_sentences = True
+
     def __init__(self, documents: list[list[int]], first_token: int = 4):
-        self.prefix, self.fingerprint = Path("/nowhere/corpus"), 1
+        self.prefix = self.side_prefix = Path("/nowhere/corpus")
+        self.fingerprint = 1
         lengths = [length for document in documents for length in document]
         self._ends = np.cumsum(lengths, dtype=np.int64)
         self.document_indices = np.append(0, np.cumsum([len(document) for document in documents]))

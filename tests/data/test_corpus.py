@@ -59,7 +59,7 @@ def test_a_cut_off_file_is_refused(write_corpus, ending):
         IndexedCorpus(path.with_suffix(""))
 
 
-@pytest.mark.parametrize(("ending", "message"), [("bin", "bin: missing"), ("idx", "idx: missing"), ("json", "did not finish")])
+@pytest.mark.parametrize(("ending", "message"), [("bin", "bin: missing"), ("idx", "idx: missing"), ("json", "or lost its manifest")])
 def test_a_missing_file_is_refused(write_corpus, ending, message):
     corpus = write_corpus(DOCUMENTS)
     corpus_file(corpus.prefix, ending).unlink()

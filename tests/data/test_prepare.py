@@ -97,7 +97,7 @@ def test_preparing_again_keeps_what_is_whole_and_makes_the_rest(text_file, tmp_p
         again.setattr(prepare, "prepare_corpus", lambda *_, **__: pytest.fail("prepared again"))
         prepare_run(config, data_dir)
     corpus_file(data_dir / "valid_0000", "json").unlink()
-    with pytest.raises(DataError, match="did not finish"):
+    with pytest.raises(DataError, match="or lost its manifest"):
         prepared_data(config, data_dir)
     prepare_run(config, data_dir)
     assert content_of(data_dir / "train_0000") == before
@@ -155,12 +155,12 @@ def test_weights_for_some_corpora_only_are_refused(text_file, tokenizer_dir):
         check_sources(DataConfig(str(tokenizer_dir), train, sequence_length=32))
 
 
-def test_unigram_perplexity_is_that_of_a_count_by_hand(write_corpus, tokenizer):
+def test_unigram_perplexity_is_that_of_a_count_by_hand(write_corpus, tokenizer, tokenizer_dir):
     train, valid = write_corpus([[[5, 5, 5, 6]]], "train"), write_corpus([[[5, 7]]], "valid")
     entries = [(prepare.PreparedCorpus(corpus.prefix),) for corpus in (train, valid)]
     total = 4 + tokenizer.vocab_size
     expected = math.exp(-(math.log(4 / total) + math.log(1 / total)) / 2)
-    assert np.isclose(unigram_perplexity(PreparedData(train.prefix, 340, *entries)), expected)
+    assert np.isclose(unigram_perplexity(PreparedData(tokenizer_dir, 340, *entries)), expected)
 
 
 def test_unigram_perplexity_needs_held_out_text(write_corpus):

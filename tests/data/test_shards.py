@@ -65,7 +65,7 @@ def test_a_pattern_is_one_corpus_whose_blocks_come_once_an_epoch(packing_format,
     assert names == [str(tmp_path / "part-*"), str(tmp_path / "whole")]
     assert batches._sampler.shares(70_000).tolist() == [52_500, 17_500]
     joined = batches._blocks._corpora[0]
-    parts = [part.open_parts() for part in prepared.train][0]
+    parts = [part.open_parts(tokenizer) for part in prepared.train][0]
     assert len(joined) == sum(len(part) for part in joined._parts) and len(parts) == 3
     assert sum(batch.num_real_tokens for batch in batches.micro_batches(step)) > 0
     if packing_format == "full-sentences":  # the rows of each part, one part after another

@@ -40,7 +40,12 @@ def open_packing(
     has_pairs, num_specials = packing_format in FORMATS_WITH_PAIRS, _num_specials(packing_format, tokenizer)
     if sequence_length < num_specials + 1 + has_pairs:
         raise DataError(f"a sequence_length of {sequence_length} has no room beside <s> and </s>; use at least 8")
-    path = corpus_file(corpus.prefix, f"{packing_format}-{sequence_length}.npy")
+    if packing_format == "sentence-pair" and not corpus.has_sentences:
+        raise DataError(
+            f"{corpus.prefix}: holds whole documents, one sequence each, and sentence-pair needs their sentences; take full-sentences, "
+            "doc-sentences or segment-pair, or index the text by sentences (tools/preprocess, Megatron-LM's --split-sentences)"
+        )
+    path = corpus_file(corpus.side_prefix, f"{packing_format}-{sequence_length}.npy")
     stored = read_block_index(path, corpus.fingerprint)
     if stored is None:
         stored = _BUILDERS[packing_format](corpus, sequence_length, num_specials)
@@ -55,7 +60,7 @@ def stored_blocks(corpus: IndexedCorpus) -> list[tuple[str, int]]:
     """The (format, sequence length) of every file of blocks beside a corpus."""
     found = []
     for packing_format in _BUILDERS:
-        for path in sorted(corpus.prefix.parent.glob(f"{glob.escape(corpus.prefix.name)}.{packing_format}-*.npy")):
+        for path in sorted(corpus.side_prefix.parent.glob(f"{glob.escape(corpus.side_prefix.name)}.{packing_format}-*.npy")):
             length = path.name.removesuffix(".npy").rpartition("-")[2]
             if length.isdigit():
                 found.append((packing_format, int(length)))
@@ -64,7 +69,7 @@ def stored_blocks(corpus: IndexedCorpus) -> list[tuple[str, int]]:
 
 def verify_blocks(corpus: IndexedCorpus, packing_format: str, sequence_length: int, tokenizer: Tokenizer) -> None:
     """Build the blocks once more and compare them with the stored ones; DataError where they differ."""
-    path = corpus_file(corpus.prefix, f"{packing_format}-{sequence_length}.npy")
+    path = corpus_file(corpus.side_prefix, f"{packing_format}-{sequence_length}.npy")
     stored = read_block_index(path, corpus.fingerprint)
     built = _BUILDERS[packing_format](corpus, sequence_length, _num_specials(packing_format, tokenizer))
     if stored is None or len(stored) != len(built) or not all(map(np.array_equal, stored, built)):

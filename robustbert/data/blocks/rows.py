@@ -83,10 +83,16 @@ class Packing(Protocol):
 
 
 def copy_spans(source: np.ndarray, target: np.ndarray, from_K: np.ndarray, to_K: np.ndarray, lengths_K: np.ndarray) -> None:
-    """Copy K spans of a vector into places of another one, in place; int64 starts and lengths."""
+    """Copy K spans of a vector into places of another one, in place; int64 starts and lengths.
+
+    source: what can be sliced, or has a copy_spans of its own.
+    """
     if len(lengths_K) == 0:
         return
-    if lengths_K.mean() >= _SHORT_SPAN:
+    if hasattr(source, "copy_spans"):
+        source.copy_spans(target, from_K, to_K, lengths_K)
+        return
+    if lengths_K.mean() >= _SHORT_SPAN or not isinstance(source, np.ndarray):
         for start, place, length in zip(from_K.tolist(), to_K.tolist(), lengths_K.tolist()):
             target[place : place + length] = source[start : start + length]
         return

@@ -12,6 +12,7 @@ from robustbert.data.corpus import IndexedCorpus
 from robustbert.data.tokenizer.base import Tokenizer
 
 _WINDOW = 1 << 20  # sentences looked at together: bounds the builder's memory
+_WHOLE_DOCUMENT_PIECES = range(16, 7, -1)  # tokens; a document without sentences may be cut at each multiple of one of these
 
 
 class PackedCorpus:
@@ -86,6 +87,8 @@ def pack_full_sentences(corpus: IndexedCorpus, sequence_length: int) -> np.ndarr
 
     A sentence longer than a block's sequence_length - 2 places starts a block of its own and is split over as many as
     it needs; its rest shares a block with the sentences after it. No token is lost.
+    Where the corpus holds whole documents in place of sentences, they are cut at every 8th to 16th token as sentences
+    are at their ends: uncut, a document that does not fit what is left of a block would leave that empty.
     A separator stands between documents inside a block, not at its edges, where <s> and </s> stand.
     Returns int64 (number of blocks + 1,), from 0 to the number of tokens. Reads a window of sentences at a time.
     """
@@ -106,11 +109,15 @@ def nonempty_document_ends(corpus: IndexedCorpus) -> np.ndarray:
 def _pack(corpus: IndexedCorpus, sequence_length: int, document_ends: np.ndarray, next_cut_of) -> np.ndarray:
     capacity = sequence_length - NUM_FRAME_TOKENS
     parts, offset = [np.zeros(1, np.int64)], 0
+    most, window = capacity, _WINDOW
+    if not corpus.has_sentences:
+        most = min(capacity, min(_WHOLE_DOCUMENT_PIECES, key=lambda size: capacity % size))  # a long one fills its blocks
+        window = max(1, _WINDOW * len(corpus) // max(len(corpus), corpus.num_tokens // most))
     at = 0  # the first sentence that ends above offset
     while at < len(corpus):
-        sentence_ends = corpus.sentence_ends(at, at + _WINDOW)
+        sentence_ends = corpus.sentence_ends(at, at + window)
         is_last = at + len(sentence_ends) == len(corpus)
-        cuts = split_long(np.concatenate([[offset], sentence_ends]), capacity)
+        cuts = split_long(np.concatenate([[offset], sentence_ends]), most)
         if len(cuts) == 1:  # sentences without tokens only
             at += len(sentence_ends)
             continue

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
-from robustbert.data.corpus import DTYPE_CODES, INDEX_HEADER, INDEX_VERSION, MAGIC, Manifest, corpus_file
+from robustbert.data.corpus import DTYPE_CODES, INDEX_HEADER, INDEX_VERSION, MAGIC, Manifest, corpus_file, refuse_files_of_others
 from robustbert.data.errors import DataError
 from robustbert.data.preparation.not_taken import summary_of
 from robustbert.data.tokenizer import Tokenizer
@@ -177,6 +177,7 @@ class CorpusWriter:
             self._counts += np.bincount(tokens, minlength=len(self._counts))
 
     def _refuse_existing(self, overwrite: bool) -> None:
+        refuse_files_of_others(self.prefix)
         existing = [p for p in (corpus_file(self.prefix, e) for e in ("json", "bin", "idx")) if p.exists()]
         if existing and not overwrite:
             raise DataError(f"{existing[0]}: exists already; pass --overwrite to replace it, or choose another output")

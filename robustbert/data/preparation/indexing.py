@@ -12,7 +12,7 @@ from pathlib import Path
 
 import numpy as np
 
-from robustbert.data.corpus import IndexedCorpus, Manifest, corpus_file, read_manifest
+from robustbert.data.corpus import IndexedCorpus, Manifest, corpus_file, has_manifest, read_manifest, refuse_files_of_others
 from robustbert.data.errors import DataError
 from robustbert.data.preparation.corpus_writer import CorpusWriter, WriterState, discard_partials, publish
 from robustbert.data.preparation.duplicates import SeenDocuments
@@ -66,8 +66,12 @@ def prepare_corpus(
     what = {"tokenizer_sha256": tokenizer.sha256, "corpora": [[str(path), source] for path, source in zip(prefixes, identities)]}
     if not overwrite:
         refuse_existing(*prefixes)
+    for path in prefixes:
+        refuse_files_of_others(path)
+    is_saved = _is_saved(tokenizer, Path(tokenizer_dir), has_manifest(prefix) or corpus_file(prefix, "journal").exists())
     with Journal(corpus_file(prefix, "journal"), what, overwrite) as journal:
-        _save_tokenizer(tokenizer, tokenizer_dir)
+        if not is_saved:
+            tokenizer.save(tokenizer_dir)
         if journal.state is None or not journal.state.get("complete"):
             work = TextWork(sources, [piece_chars(source, valid_fraction) for source in sources], tokenizer, deduplicate)
             with _Preparation(work, prefixes, tokenizer_dir, valid_fraction, overwrite, journal, on_bad_input, report) as run:
@@ -80,7 +84,12 @@ def prepare_corpus(
 
 
 def refuse_existing(*prefixes: str | Path) -> None:
-    """DataError where a corpus lies at a prefix of a preparation, unless that is under way (the first one has a journal)."""
+    """DataError where a corpus lies at a prefix of a preparation, unless that is under way (the first one has a journal).
+
+    Files that nobody knows to be ours are refused always, and by the writer once more.
+    """
+    for prefix in prefixes:
+        refuse_files_of_others(prefix)
     if corpus_file(prefixes[0], "journal").exists():
         return
     for path in (corpus_file(prefix, ending) for prefix in prefixes for ending in ("json", "bin", "idx")):
@@ -298,13 +307,16 @@ class _Counter:
             self._progress(self._name, self._done, self.total)
 
 
-def _save_tokenizer(tokenizer: Tokenizer, folder: str | Path) -> None:
+def _is_saved(tokenizer: Tokenizer, folder: Path, is_ours: bool) -> bool:
+    """Whether the tokenizer lies in the folder. DataError: something else does that is not known to be ours."""
     try:
-        saved = load_tokenizer(folder).sha256
+        if load_tokenizer(folder).sha256 == tokenizer.sha256:
+            return True
     except DataError:
-        saved = None
-    if saved != tokenizer.sha256:
-        tokenizer.save(folder)
+        pass
+    if not is_ours and folder.is_dir() and any(folder.iterdir()):
+        raise DataError(f"{folder}: holds something else than this tokenizer, and is not replaced; choose another output, or move it away")
+    return False
 
 
 def _clear_away(prefixes: list[Path], journal: Journal) -> None:

@@ -12,7 +12,7 @@ from multiprocessing import get_context
 from pathlib import Path
 
 from robustbert.data.blocks.packing import FORMATS, NUM_FRAME_TOKENS, open_packing
-from robustbert.data.corpus import IndexedCorpus, Manifest, corpus_file, read_manifest
+from robustbert.data.corpus import IndexedCorpus, Manifest, corpus_file, read_manifest, refuse_files_of_others
 from robustbert.data.errors import DataError
 from robustbert.data.preparation.duplicates import KINDS
 from robustbert.data.preparation.indexing import corpus_source, is_prepared, prepare_corpus, refuse_existing
@@ -39,8 +39,8 @@ writes data/books.bin, .idx, .json, .tokenizer/ and the blocks, which data.train
 data/cc-news-00003-of-00064.*, one part, and all parts together are `- path: data/cc-news-*`. Killed at any moment, the
 same command goes on where it was.
 
-readers: plain (two blank lines part documents), jsonl and parquet (field `text`), wikipedia (XML dump), books (one file a
-book), cc-news (WARC), openwebtext (its .tar or .tar.xz), stories (WARC, WET, .jsonl or text). Files may be compressed:
+readers: plain (two blank lines part documents), jsonl, parquet and arrow (field `text`), wikipedia (XML dump), books (one
+file a book), cc-news (WARC), openwebtext (its .tar or .tar.xz), stories (WARC, WET, .jsonl or text). Files may be compressed:
 .gz .bz2 .xz .zst. --input may name a folder for all but plain.
 """
 _LOG_INTERVAL_S = 10.0
@@ -134,7 +134,8 @@ def _preprocess(options: argparse.Namespace) -> None:
             _build_blocks(options, tokenizer)
             print(f"{options.output}: already prepared, {_counts(manifest)}{_not_taken(manifest)}")
             return
-    if not options.overwrite:  # before a tokenizer is trained
+    refuse_files_of_others(options.output)  # before a tokenizer is trained
+    if not options.overwrite:
         refuse_existing(options.output)
     goes_on = corpus_file(options.output, "journal").exists()
     started = time.monotonic()
@@ -216,6 +217,8 @@ def _trained_tokenizer(options: argparse.Namespace, sources: list[TextSource], d
         tokenizer = load_tokenizer(folder) if record_file.is_file() else None
         if tokenizer is not None and _read_json(record_file) == record | {"sha256": tokenizer.sha256}:
             return tokenizer
+        if not record_file.is_file():
+            raise DataError(f"{folder}: holds files that --train-tokenizer did not make, and is not replaced; choose another folder")
         if not options.overwrite:
             raise DataError(
                 f"{folder}: exists already; pass --overwrite to train a new tokenizer there, or choose another folder"

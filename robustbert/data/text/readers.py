@@ -15,7 +15,7 @@ from typing import NamedTuple
 from robustbert.data.errors import DataError
 from robustbert.data.text import python_prose
 from robustbert.data.text.byte_streams import COMPRESSIONS, DAMAGE, InputFile
-from robustbert.data.text.corpora import books, cc_news, json_lines, openwebtext, parquet, plain, stories, wikipedia
+from robustbert.data.text.corpora import arrow, books, cc_news, json_lines, openwebtext, parquet, plain, stories, wikipedia
 from robustbert.data.text.records import (
     MAX_PIECE_CHARS,
     BadInput,
@@ -34,6 +34,7 @@ _READERS: dict[str, Reader] = {
     "plain": plain.READER,
     "jsonl": json_lines.READER,
     "parquet": parquet.READER,
+    "arrow": arrow.READER,
     "wikipedia": wikipedia.READER,
     "books": books.READER,
     "cc-news": cc_news.READER,
@@ -42,7 +43,7 @@ _READERS: dict[str, Reader] = {
     "python-prose": python_prose.READER,
 }
 READERS = tuple(_READERS)
-_BY_ENDING = {".jsonl": "jsonl", ".ndjson": "jsonl", ".parquet": "parquet"}
+_BY_ENDING = {".jsonl": "jsonl", ".ndjson": "jsonl", ".parquet": "parquet", ".arrow": "arrow"}
 
 Advance = Callable[[int], None]
 
@@ -115,6 +116,8 @@ def find_source(text: str, reader: str | None = None, options: ReaderOptions = R
     if text == PYTHON_STDLIB:
         return TextSource(text, "python-prose", ())
     paths = [Path(text)] if Path(text).exists() else [Path(match) for match in sorted(glob.glob(text, recursive=True))]
+    if reader is None and any(map(arrow.is_saved, paths)):
+        reader = "arrow"
     endings = _READERS[reader].endings if reader is not None else ()
     files = tuple(file for path in paths for file in (_files_below(path, endings) if path.is_dir() else [path]))
     if not files:

@@ -66,6 +66,14 @@ class Tokenizer(ABC):
         """For an array of ids: which of them are specials (bool, the same shape)."""
         return self._is_special[ids]
 
+    def token_ids(self) -> dict[str, int]:
+        """The vocabulary, token -> id: a copy."""
+        return dict(self._vocabulary)
+
+    def gpt2_ids(self) -> np.ndarray | None:
+        """The id of each of GPT-2's numbers (encoder.json), int64; None where the kind has no such numbers."""
+        return None
+
     @abstractmethod
     def word_edges(self) -> tuple[np.ndarray, np.ndarray]:
         """For whole-word masking, by id: whether a token begins a word, and whether what follows it does (both bool)."""

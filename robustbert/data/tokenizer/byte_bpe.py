@@ -63,6 +63,11 @@ class ByteBPE(Tokenizer):
         ends = np.array([_is_mark(text[-1:]) for text in texts])
         return starts | self._is_special, ends | self._is_special
 
+    def gpt2_ids(self) -> np.ndarray:
+        """See Tokenizer."""
+        numbers = gpt2_numbers(self._vocabulary, self._merges)
+        return np.array([self._vocabulary[token] for token in sorted(numbers, key=numbers.__getitem__)], np.int64)
+
     def save_for_fairseq(self, folder: Path) -> None:
         """Write encoder.json and vocab.bpe, as GPT-2 has them, and dict.txt into a folder that exists.
 
