@@ -99,7 +99,7 @@ def _misnamed(path: Path, compression: str) -> Form:
     """A file that cannot be decompressed from its first byte on: damaged, or another thing than its ending says."""
     with open(path, "rb") as file:
         content = file.read(START_BYTES)
-    if peeked_compression(content):
+    if not content or peeked_compression(content):
         return _by_ending(path)
     return _stored_otherwise(path, content, "") or _refused(
         f"no {COMPRESSIONS[compression]} in spite of its name, it begins with {content[:20]!r}",
@@ -176,6 +176,7 @@ def _text(path: Path, content: bytes, is_whole: bool, text_field: str | None) ->
         _json(text, filled, is_whole, ending, text_field)
         or _table(filled, ending, text_field)
         or _no_prose(filled)
+        or (Form("parquet", "Parquet, by its ending") if ending == "parquet" else None)
         or Form("plain", "plain text", signs=signs_of(lines))
     )
 
@@ -265,7 +266,7 @@ def _no_prose(filled: list[str]) -> Form | None:
     if sum(bool(_NUMBERS.fullmatch(line)) for line in filled) >= 0.9 * len(filled):
         return _refused("numbers only (ids of an encoded text, as fairseq's .bpe?)", f"give the text itself; {_PLAIN}")
     if sum(bool(_OBJECT_LINE.fullmatch(line)) for line in filled) >= 0.9 * len(filled):
-        return _refused("objects that are not JSON (single quotes?)", f"write them as JSON, one a line; {_PLAIN}")
+        return _refused("made of objects that are not JSON (single quotes?)", f"write them as JSON, one a line; {_PLAIN}")
     if sum(bool(_MARKUP_LINE.fullmatch(line)) for line in filled) >= 0.5 * len(filled):
         return _refused("markup", f"take the text out first; {_PLAIN}")
     words = " ".join(filled).split()

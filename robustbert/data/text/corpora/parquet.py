@@ -16,7 +16,9 @@ def records(file: InputFile, options: ReaderOptions, piece_chars: int) -> Iterat
     arrow = import_for("pyarrow", "a .parquet file")
     number = 0
     try:
-        with parquet.ParquetFile(file.path, buffer_size=_BUFFER_BYTES, pre_buffer=False) as table:
+        with parquet.ParquetFile(
+            file.path, buffer_size=_BUFFER_BYTES, pre_buffer=False, page_checksum_verification=True
+        ) as table:
             field = options.text_field or DEFAULT_FIELD
             names = [table.schema.column(i).path for i in range(len(table.schema.names))]  # those inside of others as `a.b`
             if field not in names:
@@ -31,7 +33,7 @@ def records(file: InputFile, options: ReaderOptions, piece_chars: int) -> Iterat
                         yield Record(text, f"{file.path}: row {number}")
                     else:
                         yield BadInput(f"{file.path}: row {number} holds no text but {text!r:.40}; drop the row")
-    except (arrow.ArrowException, UnicodeDecodeError) as error:
+    except (arrow.ArrowException, UnicodeDecodeError, OSError) as error:  # OSError: of a checksum, without a number
         what = str(error).partition("\n")[0]
         yield BadInput(f"{file.path}: damaged or no parquet after row {number} ({what}); copy or download it again")
 
