@@ -66,7 +66,7 @@ def test_every_stream_of_a_file_is_read(tmp_path, ending):
         (lambda streams: flipped(streams[0]) + streams[1], False),
         (lambda streams: streams[0][:12], False),
     ],
-    ids=["cut-at-the-end", "cut-in-the-middle", "garbage-after", "second-header-damaged", "zeros-after", "bit-flipped", "header-only"],
+    ids="cut-at-the-end cut-in-the-middle garbage-after second-header-damaged zeros-after bit-flipped header-only".split(),
 )
 def test_damage_is_named_with_the_file_and_the_place(tmp_path, ending, damage, whole):
     """Python's BZ2File and LZMAFile end without an error where the header of a later stream is damaged, and drop what follows

@@ -74,7 +74,6 @@ def documents_of(text, reader=None, **options):
         ("table.tsv.gz", "text\tid\n" + "".join(f"{text}\t1\n" for text in DOCUMENTS)),
         ("one_column.csv", 'text\n"' + '"\n"'.join(DOCUMENTS) + '"\n'),
         ("prose.jsonl.txt", "\n\n\n".join(DOCUMENTS)),
-        ("prose_that_begins_with_a_brace.txt", "{One report}\n\n\nAnother".replace("{One report}", DOCUMENTS[0]) + DOCUMENTS[1][7:]),
     ],
 )
 def test_the_content_chooses_the_reader(tmp_path, name, content):
@@ -103,6 +102,9 @@ def test_a_dump_and_wikiextractor_s_output_are_taken_without_a_reader(tmp_path):
         "AT&T is a company.\n\nHistory.\n\nIt began.",
         "The dog is a pet.",
     ]
+    # With --json it escapes as well: read as JSON lines, `&amp;` would be trained on.
+    article = {"id": "12", "revid": "3", "url": "?curid=12", "title": "AT&amp;T", "text": "AT&amp;T is one.\nHistory.\n3 &lt; 4."}
+    assert documents_of(write(tmp_path, "wiki_00.json", json.dumps(article) + "\n")) == ["AT&T is one.\n\nHistory.\n\n3 < 4."]
     with pytest.raises(DataError, match="is cut off within the article of line 9"):
         documents_of(write(tmp_path, "wiki_01", WIKI_00[:-8]))
 
@@ -110,7 +112,7 @@ def test_a_dump_and_wikiextractor_s_output_are_taken_without_a_reader(tmp_path):
 @pytest.mark.parametrize(
     ("name", "content", "message"),
     [
-        ("oscar.jsonl", OSCAR, r"line 1 has no text in a field `text` .*metadata.identification.label, content\); .*--text-field"),
+        ("oscar.jsonl", OSCAR, r"line 1 has no text in a field `text` .*metadata.identification.label, content\); .*--text-f"),
         ("squad.json", json.dumps({"version": "1.1", "data": []}), r"its fields: version, data\)"),
         ("squad.json", json.dumps({"version": "1.1", "data": []}, indent=1), r"its fields: version, data\)"),
         ("array.json", json.dumps([{"body": "x"}]), r"its first document has no text in a field `text` \(its fields: body\)"),
@@ -142,7 +144,8 @@ def test_what_no_reader_takes_is_refused_with_the_way_out(tmp_path, name, conten
     assert str(error.value).startswith(str(tmp_path / name) + ": ") and "\n" not in str(error.value)
     # Skipped it is one bad input, and the other files are read.
     write(tmp_path, "good.txt", "Good.")
-    assert [p.text for p in read_pieces(find_source(str(tmp_path / "*"), None, ReaderOptions(), True), skip_bad_input=True)] == ["Good."]
+    skipping = find_source(str(tmp_path / "*"), skip_bad_input=True)
+    assert [piece.text for piece in read_pieces(skipping, skip_bad_input=True)] == ["Good."]
 
 
 @pytest.mark.parametrize("reader", ["plain", "jsonl", "books"])
@@ -151,6 +154,15 @@ def test_what_is_no_text_at_all_is_refused_whatever_the_reader(tmp_path, reader)
         find_source(write(tmp_path, "a.txt", "version https://git-lfs.github.com/spec/v1\noid sha256:4d\n"), reader)
     with pytest.raises(DataError, match="iconv -f UTF-16LE"):
         find_source(write(tmp_path, "a.txt", "One line of text.\n".encode("utf-16-le")), reader)
+
+
+def test_stories_reads_json_lines_of_any_name_and_refuses_tables(tmp_path):
+    questions = write(tmp_path, "questions.jsonl", lines_of())
+    options = ReaderOptions(queries_file=questions, threshold=0.1)
+    source = find_source(write(tmp_path, "c4.json.gz", C4), "stories", options)
+    assert [piece.text for piece in read_pieces(source)] == DOCUMENTS
+    with pytest.raises(DataError, match="a table .csv.*; --reader stories takes web archives"):
+        find_source(write(tmp_path, "table", TABLE), "stories", options)
 
 
 def test_a_chosen_reader_takes_what_is_only_doubtful(tmp_path):

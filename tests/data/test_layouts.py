@@ -20,10 +20,10 @@ from tests.data.corpus_files import wikipedia_xml
 REPORTS = [[f"Report {i} starts here.", f"It speaks of {i}.", "It ends, at last."] for i in range(8)]
 # BERT's input (google-research/bert, README: one sentence a line, blank lines between documents); fairseq's and CC-100's too.
 BERT = "\n\n".join("\n".join(report) for report in REPORTS) + "\n"
-CC_100 = "\n\n".join(f"Headline of the news {i}\n{' '.join(REPORTS[i])}\nThey said so. Then they left.\nIs it so?" for i in range(8))
+CC_100 = "\n\n".join(f"Headline of the news {i}\n{' '.join(REPORTS[i])}\nThey said so, and left.\nIs it so?" for i in range(8))
 HARD_WRAPPED = "\n\n".join("A paragraph that is broken\nwhere the line is full and\nthat ends here." for _ in range(8))
 ONE_LINE_A_PARAGRAPH = "\n\n".join(" ".join(report) for report in REPORTS)
-VERSE = "\n\n".join("The first of four lines,\nThe second of four lines;\nThe third goes on\nAnd the last one ends." for _ in range(8))
+VERSE = "\n\n".join("The first of four lines,\nThe second of the lines;\nThe third goes on\nAnd the last one ends." for _ in range(8))
 # WikiText-103 (wiki.train.tokens): an article's title has one mark on each side, a section's has more; a line may look alike.
 WIKITEXT = (
     " \n = A title = \n \n It has 3 = 3 paragraphs . \n And a line . \n \n \n = = A section = = \n \n Text . \n = not one = \n \n"
@@ -56,7 +56,7 @@ def documents_of(source):
         ("One line.\nAnother line.\nA third.\nA fourth.\n", None, 1),
         ("= A title of AsciiDoc =\n\nText.\n", None, 1),
     ],
-    ids=["BERT", "Windows", "blanks", "CC-100", "WikiText", "two", "two-later", "wrapped", "unwrapped", "verse", "lines", "AsciiDoc"],
+    ids="BERT Windows blanks CC-100 WikiText two two-later wrapped unwrapped verse lines AsciiDoc".split(),
 )
 def test_a_layout_is_found_where_it_is_certain_and_else_two_blank_lines_part_documents(tmp_path, text, layout, num_documents):
     source = source_of(tmp_path, text)
@@ -194,7 +194,8 @@ def test_a_run_reads_the_layout_and_the_field_of_its_configuration_and_prepares_
     (tmp_path / "b.jsonl").write_text("".join(json.dumps({"content": f"Document {i}."}) + "\n" for i in range(30)))
 
     def documents(lines, **options):
-        corpora = (CorpusConfig(text=str(tmp_path / "a.txt"), **options), CorpusConfig(text=str(tmp_path / "b.jsonl"), text_field="content"))
+        plain = CorpusConfig(text=str(tmp_path / "a.txt"), **options)
+        corpora = (plain, CorpusConfig(text=str(tmp_path / "b.jsonl"), text_field="content"))
         config = DataConfig(TokenizerSource(TrainTokenizerConfig(280)), corpora, sequence_length=16, prepare_workers=1)
         prepared = prepare_run(config, tmp_path / "data", report=lines.append)
         return [sum(part.num_documents for part in corpus.open_parts()) for corpus in prepared.train]

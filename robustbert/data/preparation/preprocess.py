@@ -27,6 +27,8 @@ from robustbert.data.tokenizer import Tokenizer, load_tokenizer, train_tokenizer
 
 _EXAMPLE = """examples:
   tools/preprocess --input books.txt.gz 'news/*.jsonl' --tokenizer roberta/ --output data/books --workers 8 --sequence-length 512
+  tools/preprocess --input 'oscar/*.jsonl.zst' --text-field content --tokenizer roberta/ --output data/oscar
+  tools/preprocess --input cc100.en.txt.xz --documents blank-line --tokenizer roberta/ --output data/cc100
   tools/preprocess --reader wikipedia --input enwiki-latest-pages-articles.xml.bz2 --tokenizer roberta/ --output data/wiki
   tools/preprocess --reader cc-news --input 'crawl/CC-NEWS-*.warc.gz' --from 2016-09-01 --to 2019-02-28 --deduplicate \\
                    --on-bad-input skip --tokenizer roberta/ --output data/cc-news --shard 3/64
@@ -40,9 +42,11 @@ writes data/books.bin, .idx, .json, .tokenizer/ and the blocks, which data.train
 data/cc-news-00003-of-00064.*, one part, and all parts together are `- path: data/cc-news-*`. Killed at any moment, the
 same command goes on where it was.
 
-readers: plain (two blank lines part documents), jsonl and parquet (field `text`), wikipedia (XML dump), books (one file a
-book), cc-news (WARC), openwebtext (its .tar or .tar.xz), stories (WARC, WET, .jsonl or text). Files may be compressed:
-.gz .bz2 .xz .zst. --input may name a folder for all but plain.
+readers: plain text, jsonl, json (an array, or objects over several lines), csv, tsv, parquet, wikipedia (XML dump),
+wikiextractor (its output), books (one file a book), cc-news (WARC), openwebtext (its .tar or .tar.xz), stories (WARC, WET,
+.jsonl or text). Without --reader the content of each file tells whether it is one of the first eight, whatever its ending;
+what is none of them is refused. Files may be compressed: gzip, bzip2, xz, zstd. With a reader that has endings of its own
+--input may name a folder.
 """
 _LOG_INTERVAL_S = 10.0
 

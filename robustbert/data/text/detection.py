@@ -29,6 +29,7 @@ _BINARY = {
     b"%PDF-": "a PDF; take the text out first, for instance with pdftotext",
     b"{\\rtf": "RTF; save it as plain text",
     b"\xd0\xcf\x11\xe0": "an old Office document; save it as plain text",
+    b"\xff\xff\xff\xff": "an Arrow stream, as datasets saves it; write it as Parquet first (datasets: Dataset.to_parquet)",
     b"ARROW1\x00\x00": "an Arrow file; write it as Parquet first (datasets: Dataset.to_parquet)",
     b"Obj\x01": "an Avro file; write it as Parquet or JSON lines first",
     b"SQLite format 3\x00": "an SQLite database; write its texts as JSON lines first",
@@ -38,6 +39,7 @@ _BINARY = {
     b"\xff\xd8\xff": "a picture, not text",
     b"\x7fELF": "a program, not text",
 }
+WEB_ARCHIVE = "a web archive (WARC, WET)"
 _LFS = b"version https://git-lfs.github.com/spec/"
 _TAR_MAGIC = slice(257, 262)
 _CONTROL = re.compile(rb"[\x00-\x08\x0e-\x1a\x1c-\x1f\x7f]")
@@ -143,7 +145,8 @@ def _is_beside_an_index(path: Path) -> bool:
 
 def _encoded_otherwise(content: bytes) -> Form | None:
     if wide := wide_encoding(content):
-        return Form("", wide, f"line 1 (byte 0) is not UTF-8: the file is {wide}; convert it first: `iconv -f {wide} -t UTF-8`", True)
+        refusal = f"line 1 (byte 0) is not UTF-8: the file is {wide}; convert it first: `iconv -f {wide} -t UTF-8`"
+        return Form("", wide, refusal, by_any_reader=True)
     if len(_CONTROL.findall(content)) > _MAX_CONTROL * len(content):
         return _refused("binary, not text", "drop the file, or give the text that it was made of", True)
     return None
@@ -153,7 +156,7 @@ def _container(content: bytes) -> Form | None:
     """Text in a form of its own: web archives, dumps, markup."""
     start = content[:4096].decode("utf-8", "replace").removeprefix("\ufeff").lstrip()
     if start.startswith("WARC/"):
-        return _refused("a web archive (WARC, WET)", "choose --reader cc-news (its articles in English) or stories")
+        return _refused(WEB_ARCHIVE, "choose --reader cc-news (its articles in English) or stories")
     if "<mediawiki" in start and start.startswith("<"):
         return Form("wikipedia", "a dump of Wikipedia")
     if wikiextractor.START.match(start):
@@ -189,6 +192,8 @@ def _json(text: str, filled: list[str], is_whole: bool, ending: str | None, text
     if objects and 2 * len(objects) >= len(filled):
         if len(filled) == 1 and ending == "json":  # a document a file, or JSON lines of one: the same, and named better
             ending = "jsonl"
+        if list(objects[0]) == wikiextractor.JSON_FIELDS and text_field is None:
+            return Form("wikiextractor", "WikiExtractor's output as JSON lines")
         if not any(isinstance(field_of(found, field), str) for found in objects):
             return Form("", "JSON lines", no_field("line 1", field, names_of(objects[0])))
         return Form("jsonl", f"JSON lines, text in `{field}`")

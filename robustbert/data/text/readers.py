@@ -1,8 +1,8 @@
 """Raw text as a stream: which files a source has, which reader each takes, and their records and pieces in order.
 
-Rules, for every reader: a blank line (nothing but white space) ends a paragraph; text is UTF-8; files may be compressed
-(.gz, .bz2, .xz, .zst); a byte order mark is dropped. The readers themselves are in corpora/, one module a kind of corpus; what they are made of is in
-records.py.
+Rules, for every reader: a blank line (nothing but white space) ends a paragraph; text is UTF-8; a byte order mark is
+dropped; files may be compressed (.gz, .bz2, .xz, .zst). The readers themselves are in corpora/, one module a kind of corpus;
+what they are made of is in records.py, which file takes which is found in detection.py.
 """
 
 import glob
@@ -63,7 +63,7 @@ AUTO = "auto"  # each file's content tells
 READERS = tuple(_READERS)
 TEXT_FIELD_READERS = ("jsonl", "json", "csv", "tsv", "parquet")
 # Readers that take any file which is text at all: what certainly is none is refused before they see it.
-_TEXT_READERS = ("plain", "jsonl", "json", "csv", "tsv", "wikipedia", "wikiextractor", "books")
+_TEXT_READERS = ("plain", "jsonl", "json", "csv", "tsv", "wikipedia", "wikiextractor", "books", "stories")
 _REFUSED = "none"
 _THREADS = 8  # look at the first bytes of many files, which may lie far away
 # What other programs leave in a folder beside its files.
@@ -87,8 +87,8 @@ class Shard:
 class TextSource:
     """Files of text, or the prose inside Python (which has no files to name).
 
-    reader: of all files; auto where they differ: then readers has one for each. found: what the files were taken for, in words, a line for each
-    form; left_out: files of the folder or the pattern that are none of its text.
+    reader: of all files; auto where they differ: then readers has one for each. found: what the files were taken for, in
+    words, a line for each form. left_out: files of the folder or the pattern that are none of its text.
     """
 
     text: str  # as the user wrote it
@@ -331,6 +331,8 @@ def _forms_of(files: tuple[Path, ...], reader: str | None, options: ReaderOption
             return Form(reader or "plain", "not readable")
         if reader is None or form.by_any_reader:
             return form
+        if reader == "stories" and not stories.takes(form):
+            return Form("", form.what, f"is {form.what}; --reader stories takes web archives, JSON lines and plain text")
         return Form(reader, reader, signs=form.signs if reader == "plain" else None)
 
     with ThreadPoolExecutor(_THREADS) as threads:

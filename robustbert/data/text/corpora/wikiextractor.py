@@ -1,10 +1,12 @@
-"""WikiExtractor's output: articles between `<doc id=... title="...">` and `</doc>`, one paragraph a line.
+"""WikiExtractor's output: articles between `<doc id=... title="...">` and `</doc>`, or with --json one article a line.
 
-As WikiExtractor 3.0.6 writes it: the title is the first line once more, what HTML reserves is escaped (`&amp;`, `&lt;`)
-in the title and in the text, and a heading is a paragraph of its own with a full stop added. The title is left out.
+As WikiExtractor 3.0.6 writes it: a line is a paragraph; what HTML reserves is escaped (`&amp;`, `&lt;`) in the title and
+in the text, in JSON too; a heading is a paragraph of its own with a full stop added. Between `<doc>` and `</doc>` the title
+stands in the first line once more: it is left out.
 """
 
 import html
+import json
 import re
 from collections.abc import Iterator
 
@@ -13,6 +15,7 @@ from robustbert.data.text.records import MAX_RECORD_BYTES, BadInput, LeftOut, Re
 
 START = re.compile(r'<doc id="[^"]*".*?(?: title="(?P<title>.*?)")?(?: language="[^"]*" revision="[^"]*")?>')
 _END = "</doc>"
+JSON_FIELDS = ["id", "revid", "url", "title", "text"]
 
 
 def records(file: InputFile, options: ReaderOptions, piece_chars: int) -> Iterator[Record | BadInput | LeftOut]:
@@ -21,6 +24,8 @@ def records(file: InputFile, options: ReaderOptions, piece_chars: int) -> Iterat
     for number, line in numbered_lines(file):
         if type(line) is BadInput:
             yield line
+        elif line.startswith("{") and not begun:
+            yield _article_of_json(line, f"{file.path}: line {number}")
         elif start := START.fullmatch(line.rstrip()):
             if begun:
                 yield BadInput(f"{file.path}: the article of line {begun} does not end before line {number}; drop it")
@@ -43,6 +48,14 @@ def records(file: InputFile, options: ReaderOptions, piece_chars: int) -> Iterat
 def extract(record: Record, options: ReaderOptions) -> str:
     """The article's paragraphs."""
     return html.unescape(record.content)
+
+
+def _article_of_json(line: str, place: str) -> Record | LeftOut | BadInput:
+    try:
+        text = json.loads(line)["text"]
+        return _article(text.split("\n"), None, place)
+    except (ValueError, KeyError, AttributeError, RecursionError) as error:
+        return BadInput(f"{place} is no article as WikiExtractor writes it ({error!r:.80}); mend or drop the line")
 
 
 def _article(lines: list[str], title: str | None, place: str) -> Record | LeftOut:
