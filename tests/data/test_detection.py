@@ -8,7 +8,7 @@ import pytest
 
 from robustbert.data.errors import DataError
 from robustbert.data.text.corpora import json_values
-from robustbert.data.text.readers import find_source, read_pieces
+from robustbert.data.text.readers import find_source, read_pieces, read_records
 from robustbert.data.text.records import ReaderOptions
 from tests.data.conftest import make_text
 from tests.data.corpus_files import open_web_text, warc, write_dump, write_parquet
@@ -243,11 +243,25 @@ def test_a_column_of_parquet_can_be_named_one_in_a_struct_too(tmp_path):
         documents_of(str(tmp_path / "a.parquet"))
 
 
-def test_quotes_of_a_tsv_are_quotes_only_where_the_file_can_be_read_so(tmp_path):
-    # pandas and Excel quote; Google's GLUE files and many others do not: IANA's text/tab-separated-values has no quoting.
+def test_quotes_of_a_tsv_are_quotes_only_where_they_cannot_be_text(tmp_path):
+    # pandas and Excel quote; GLUE's files and many others do not: IANA's text/tab-separated-values has no quoting.
     assert documents_of(write(tmp_path, "quoted.tsv", QUOTED_TSV)) == ["One report. It is short.", 'Another "one"\nof two lines.']
-    bare = 'text\tid\n"Good" film.\t0\nA "quote that does not close\t1\n'
-    assert documents_of(write(tmp_path, "bare.tsv", bare)) == ['"Good" film.', 'A "quote that does not close']
+    bare = ['"Good" film.', '"It opens, and does not close', 'A "quote', '"All of it."', '"Twice", he said, "in it"']
+    rows = "text\tid\n" + "".join(f"{text}\t1\n" for text in bare)
+    assert documents_of(write(tmp_path, "bare.tsv", rows)) == bare
+    last = "id\ttext\n" + "".join(f"1\t{text}\n" for text in bare) + '2\t"One\nand ""two"""\n3\t"a\tb"\n4\tEnd.\n'
+    assert documents_of(write(tmp_path, "last.tsv", last)) == [*bare, 'One\nand "two"', "a\tb", "End."]
+    everywhere = '"text"\t"id"\n"One report."\t"1"\n"Another ""one""."\t"2"\n'  # R's write.table, csv.QUOTE_ALL
+    assert documents_of(write(tmp_path, "all.tsv", everywhere)) == ["One report.", 'Another "one".']
+
+
+def test_glue_s_tables_give_a_row_a_line_with_their_quotes(shared_data):
+    for name, field in (("MNLI/dev_matched", "sentence1"), ("MRPC/train", "#1 String"), ("SST-2/dev", "sentence"), ("WNLI/train", "sentence2")):
+        path = shared_data / "glue" / f"{name}.tsv"
+        header, *rows = [line.split("\t") for line in path.read_text("utf-8-sig").rstrip("\n").split("\n")]
+        options = ReaderOptions(text_field=field)
+        items = [item for _, item in read_records([find_source(str(path), None, options)], [1000])]
+        assert [item.content for item in items] == [row[header.index(field)] for row in rows], name
 
 
 @pytest.mark.parametrize(

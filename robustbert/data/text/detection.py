@@ -5,6 +5,7 @@ A file's ending decides only where the content does not: a table without a typic
 
 import json
 import re
+from itertools import islice
 from pathlib import Path
 from typing import NamedTuple
 
@@ -47,8 +48,9 @@ _MAX_CONTROL = 0.02  # of the bytes of a text
 _NUMBERS = re.compile(r"\s*\d+(?:\s+\d+)*\s*")
 _MARKUP_LINE = re.compile(r"\s*<[/!?A-Za-z].*>\s*")
 _HEADER_CELL = re.compile(r"[^\W\d][\w.#-]{0,40}")
+_MIN_SUBWORDS = 0.05  # of the words
 _OBJECT_LINE = re.compile(r"\s*\{.*\}\s*")
-_MIN_LINES = 3  # of a table, of numbers: fewer do not tell
+_MIN_LINES, _MAX_LINES = 3, 300  # that are not blank: fewer do not tell a table or numbers, more tell no more
 
 
 class Form(NamedTuple):
@@ -69,6 +71,7 @@ class Form(NamedTuple):
 def detect(path: Path, text_field: str | None = None) -> Form:
     """What the file at path is. OSError where it cannot be opened; DataError where a library for it is not installed.
 
+    text_field: the field with the text, of what has fields. A file that is a table or JSON without it is refused.
     A file that cannot be read (damaged, empty) has the form that its ending says: reading it tells the place.
     """
     if not path.is_file():  # a pipe can be read once
@@ -173,7 +176,7 @@ def _text(path: Path, content: bytes, is_whole: bool, text_field: str | None) ->
     lines = text.splitlines()
     if not is_whole and len(lines) > 1:
         lines = lines[:-1]  # it may be cut
-    filled = [line for line in lines if line and not line.isspace()]
+    filled = list(islice((line for line in lines if line and not line.isspace()), _MAX_LINES))
     ending = _ENDINGS.get(Path(uncompressed_name(path)).suffix)
     return (
         _json(text, filled, is_whole, ending, text_field)
@@ -198,7 +201,7 @@ def _json(text: str, filled: list[str], is_whole: bool, ending: str | None, text
             return Form("", "JSON lines", no_field("line 1", field, names_of(objects[0])))
         return Form("jsonl", f"JSON lines, text in `{field}`")
     if start.startswith("{") and len(filled) == 1 and not is_whole and re.match(r'\{\s*"', start):
-        return Form("jsonl", f"JSON lines, text in `{field}`")  # its first line is longer than what was looked at
+        return Form("jsonl", "JSON lines, the first one longer than what was looked at")
     begins_array = re.match(r'\[\s*[{"]', start)
     if not begins_array and not re.match(r'\{\s*"', start):
         return _by_name(ending)
@@ -274,12 +277,12 @@ def _no_prose(filled: list[str]) -> Form | None:
         return _refused("made of objects that are not JSON (single quotes?)", f"write them as JSON, one a line; {_PLAIN}")
     if sum(bool(_MARKUP_LINE.fullmatch(line)) for line in filled) >= 0.5 * len(filled):
         return _refused("markup", f"take the text out first; {_PLAIN}")
-    words = " ".join(filled).split()
-    for kind, undo, num in (
-        ("subword-nmt", "sed -r 's/(@@ )|(@@ ?$)//g'", sum(word.endswith("@@") for word in words)),
-        ("SentencePiece", "sed 's/ //g; s/▁/ /g'", sum(word.startswith("▁") for word in words) / 3),
-        ("BERT's WordPiece", "sed 's/ ##//g'", sum(word.startswith("##") and word != "##" for word in words)),
+    words = f" {' '.join(filled)} "
+    for kind, mark, undo in (
+        ("subword-nmt", "@@ ", "sed -r 's/(@@ )|(@@ ?$)//g'"),
+        ("SentencePiece", " ▁", "sed 's/ //g; s/▁/ /g'"),
+        ("BERT's WordPiece", " ##", "sed 's/ ##//g'"),
     ):
-        if num > 0.05 * len(words):
+        if words.count(mark) - words.count(f" {mark.strip()} ") > _MIN_SUBWORDS * words.count(" "):
             return _refused(f"text in the subwords of {kind}", f"give the text itself (`{undo}`); {_PLAIN}")
     return None

@@ -1,15 +1,16 @@
 """Tables, CSV or TSV: one document a row, its text in the column that the first row names so."""
 
 import csv
-from collections.abc import Iterator
-from itertools import chain, islice
+from collections import deque
+from collections.abc import Iterable, Iterator
+from itertools import islice
 
 from robustbert.data.text.byte_streams import InputFile
 from robustbert.data.text.corpora.fields import DEFAULT_FIELD, no_field
 from robustbert.data.text.records import MAX_RECORD_BYTES, BadInput, Reader, ReaderOptions, Record, numbered_lines
 
 _SEPARATORS = ",;|"  # of CSV; a semicolon where a comma is a decimal point
-_NUM_LOOKED_AT = 200  # rows, for whether quotes are quotes
+_MAX_LINES_OF_A_ROW = 100
 
 
 def csv_records(file: InputFile, options: ReaderOptions, piece_chars: int) -> Iterator[Record | BadInput]:
@@ -48,38 +49,78 @@ def _rows(file: InputFile, options: ReaderOptions, separator: str | None) -> Ite
         yield from lines.take_bad_input()
         yield BadInput(no_field(f"{file.path}: line 1", field, names))
         return
-    column = names.index(field)
-    # A quote that is opened and never closed would swallow rows: `strict`, and as many columns as the first row has.
-    csv.field_size_limit(MAX_RECORD_BYTES)
-    first = list(islice(lines, _NUM_LOOKED_AT))
-    quoting = csv.QUOTE_NONE if separator == "\t" and not _is_quoted(first, len(names)) else csv.QUOTE_MINIMAL
-    rows = csv.reader(chain(first, lines), delimiter=separator, quoting=quoting, strict=True)
-    num_rows = 1
-    while True:
+    column, num_rows = names.index(field), 1
+    bare = separator == "\t" and '"' not in header
+    for row in _bare_rows(lines, len(names)) if bare else _quoted_rows(lines, separator):
         num_rows += 1
-        place, error = f"{file.path}: row {num_rows}", None
-        try:
-            row = next(rows, None)
-        except csv.Error as caught:
-            error = caught
+        place = f"{file.path}: row {num_rows}"
         yield from lines.take_bad_input()
-        if error is not None:
-            yield BadInput(f"{place} is no row of a table ({error}; a quote that does not close?); mend or drop it")
-        elif row is None:
-            return
+        if type(row) is csv.Error:
+            yield BadInput(f"{place} is no row of a table ({row}; a quote that does not close?); mend or drop it")
         elif len(row) == len(names):
             yield Record(row[column], place)
-        elif row:
+        elif any(row):
             yield BadInput(f"{place} has {len(row)} columns, the first row has {len(names)}; mend or drop it")
+    yield from lines.take_bad_input()
 
 
-def _is_quoted(lines: list[str], num_columns: int) -> bool:
-    """Whether the rows of a TSV can be read with quotes: some programs write them, for others they are characters."""
-    try:
-        return all(len(row) in (0, num_columns) for row in csv.reader(lines, delimiter="\t", strict=True))
-    except csv.Error as error:
-        # The last of these lines may lie within a quoted text.
-        return "unexpected end" in str(error) and any(line.count("\t") + 1 != num_columns for line in lines)
+def _quoted_rows(lines: Iterator[str], separator: str) -> Iterator[list[str] | csv.Error]:
+    """The rows of a table whose quotes are quotes, and the error in place of a broken one.
+
+    A quote that is opened and never closed would swallow rows: `strict` tells.
+    """
+    csv.field_size_limit(MAX_RECORD_BYTES)
+    rows = csv.reader(lines, delimiter=separator, strict=True)
+    while True:
+        try:
+            yield next(rows)
+        except StopIteration:
+            return
+        except csv.Error as error:
+            yield error
+
+
+def _bare_rows(lines: Iterator[str], num_columns: int) -> Iterator[list[str]]:
+    """The rows of a TSV whose first line has no quotes: there quotes are characters of the text, but where they cannot be.
+
+    TSV as IANA registers it has no quotes, and GLUE's files hold bare ones. pandas writes (quoting=csv.QUOTE_MINIMAL) quotes
+    around a text that holds a tab, a line end, or a quote, and that one twice.
+    """
+    ahead: deque[str] = deque()
+    while (line := ahead.popleft() if ahead else next(lines, None)) is not None:
+        row = line.removesuffix("\n").split("\t")
+        is_open = any(value.startswith('"') and value.count('"') % 2 for value in row)
+        if is_open and len(row) == num_columns:  # a bare quote, unless the next line is the rest of a text
+            ahead.extend([] if ahead else islice(lines, 1))
+            is_open = bool(ahead) and ahead[0].count("\t") + 1 != num_columns
+        if is_open or len(row) > num_columns:
+            ahead.extend(islice(lines, max(0, _MAX_LINES_OF_A_ROW - len(ahead))))
+            num_more, whole = _over_lines(line, ahead, num_columns)
+            for _ in range(num_more):
+                ahead.popleft()
+            yield whole or row
+        else:
+            yield [_without_quotes(value) for value in row]
+
+
+def _over_lines(line: str, following: Iterable[str], num_columns: int) -> tuple[int, list[str] | None]:
+    """The row that begins with a line and ends within the following ones, and how many of those it takes; None: no such."""
+    for number, more in enumerate(["", *following]):
+        line += more
+        try:
+            row = next(csv.reader([line], delimiter="\t", strict=True))
+        except csv.Error:
+            continue
+        if len(row) == num_columns:
+            return number, row
+    return 0, None
+
+
+def _without_quotes(value: str) -> str:
+    """A value without the quotes that were put around it because quotes are in it."""
+    if value.startswith('"') and value.endswith('"') and '""' in (inner := value[1:-1]) and '"' not in inner.replace('""', ""):
+        return inner.replace('""', '"')
+    return value
 
 
 class _Lines:
