@@ -8,6 +8,7 @@ import pytest
 
 from robustbert.data.errors import DataError
 from robustbert.data.text.corpora import json_values
+from robustbert.data.text.corpora.stories import read_questions
 from robustbert.data.text.readers import find_source, read_pieces, read_records
 from robustbert.data.text.records import ReaderOptions
 from tests.data.conftest import make_text
@@ -161,6 +162,7 @@ def test_stories_reads_json_lines_of_any_name_and_refuses_tables(tmp_path):
     options = ReaderOptions(queries_file=questions, threshold=0.1)
     source = find_source(write(tmp_path, "c4.json.gz", C4), "stories", options)
     assert [piece.text for piece in read_pieces(source)] == DOCUMENTS
+    assert read_questions(write(tmp_path, "questions.json", lines_of("question"))) == DOCUMENTS
     with pytest.raises(DataError, match="a table .csv.*; --reader stories takes web archives"):
         find_source(write(tmp_path, "table", TABLE), "stories", options)
 
@@ -256,7 +258,8 @@ def test_quotes_of_a_tsv_are_quotes_only_where_they_cannot_be_text(tmp_path):
 
 
 def test_glue_s_tables_give_a_row_a_line_with_their_quotes(shared_data):
-    for name, field in (("MNLI/dev_matched", "sentence1"), ("MRPC/train", "#1 String"), ("SST-2/dev", "sentence"), ("WNLI/train", "sentence2")):
+    columns = {"MNLI/dev_matched": "sentence1", "MRPC/train": "#1 String", "SST-2/dev": "sentence", "WNLI/train": "sentence2"}
+    for name, field in columns.items():
         path = shared_data / "glue" / f"{name}.tsv"
         header, *rows = [line.split("\t") for line in path.read_text("utf-8-sig").rstrip("\n").split("\n")]
         options = ReaderOptions(text_field=field)

@@ -5,7 +5,7 @@ import signal
 
 import pytest
 
-from robustbert.config import CorpusConfig, DataConfig
+from robustbert.config import ConfigError, CorpusConfig, DataConfig
 from robustbert.config.sections import TokenizerSource, TrainTokenizerConfig
 from robustbert.data.corpus import IndexedCorpus, corpus_file, read_manifest
 from robustbert.data.errors import DataError
@@ -23,7 +23,7 @@ BERT = "\n\n".join("\n".join(report) for report in REPORTS) + "\n"
 CC_100 = "\n\n".join(f"Headline of the news {i}\n{' '.join(REPORTS[i])}\nThey said so, and left.\nIs it so?" for i in range(8))
 HARD_WRAPPED = "\n\n".join("A paragraph that is broken\nwhere the line is full and\nthat ends here." for _ in range(8))
 ONE_LINE_A_PARAGRAPH = "\n\n".join(" ".join(report) for report in REPORTS)
-VERSE = "\n\n".join("The first of four lines,\nThe second of the lines;\nThe third goes on\nAnd the last one ends." for _ in range(8))
+VERSE = "\n\n".join("The first of four,\nThe second line;\nThe third goes on\nAnd the last one ends." for _ in range(8))
 # WikiText-103 (wiki.train.tokens): an article's title has one mark on each side, a section's has more; a line may look alike.
 WIKITEXT = (
     " \n = A title = \n \n It has 3 = 3 paragraphs . \n And a line . \n \n \n = = A section = = \n \n Text . \n = not one = \n \n"
@@ -143,6 +143,9 @@ def test_the_command_says_how_it_took_the_files_and_that_one_is_a_single_documen
     code, out, err = run(capsys, *options, "--documents", "blank-line")
     assert "already prepared, 20 documents" in out
     assert run(capsys, *options)[0] == 2  # in another layout it is another corpus
+    path.write_text(BERT)
+    code, out, _ = run(capsys, *options, "--reader", "plain", "--overwrite")
+    assert code == 0 and "a.txt: plain text, one blank line parts documents" in out and "8 documents" in out
 
 
 @pytest.mark.parametrize(
@@ -157,6 +160,13 @@ def test_options_of_other_readers_are_refused(tmp_path, tokenizer_dir, capsys, o
     arguments = ["--input", tmp_path / "a.txt", "--tokenizer", tokenizer_dir, "--output", tmp_path / "out", *options]
     code, _, err = run(capsys, *arguments)
     assert code == 2 and message in err
+
+
+def test_keys_of_text_are_refused_beside_indexed_data():
+    for key in ({"documents": "line"}, {"text_field": "body"}, {"reader": "csv"}):
+        with pytest.raises(ConfigError, match=f"`{next(iter(key))}` goes with `text`, not with `path`"):
+            CorpusConfig(path="data/books", **key)
+    CorpusConfig(text="a.txt", reader="auto", documents="blank-line", text_field="body")
 
 
 def mixed_files(folder):

@@ -173,9 +173,10 @@ def find_source(
             if form.refusal:
                 raise DataError(f"{path}: {form.refusal}")
     layout = options.documents or find_layout([form.signs for form in forms if form.signs is not None])
+    tells = reader is None or (reader == "plain" and options.documents is None)
+    found = _in_words(files, forms, layout) if tells else ()
     options = replace(options, documents=None if layout == DEFAULT_LAYOUT else layout)
     readers = _of_files([form.reader or _REFUSED for form in forms])
-    found = () if reader is not None else _in_words(files, forms, layout)
     return TextSource(text, files=files, options=options, found=found, left_out=left_out, **readers)
 
 
@@ -333,7 +334,7 @@ def _forms_of(files: tuple[Path, ...], reader: str | None, options: ReaderOption
             return form
         if reader == "stories" and not stories.takes(form):
             return Form("", form.what, f"is {form.what}; --reader stories takes web archives, JSON lines and plain text")
-        return Form(reader, reader, signs=form.signs if reader == "plain" else None)
+        return Form(reader, "plain text" if reader == "plain" else reader, signs=form.signs if reader == "plain" else None)
 
     with ThreadPoolExecutor(_THREADS) as threads:
         return list(threads.map(form_of, files))

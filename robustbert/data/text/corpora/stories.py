@@ -84,12 +84,13 @@ def read_questions(path: str | Path) -> list[str]:
     """
     questions = []
     try:
+        is_json = ".jsonl" in Path(path).name or detect(Path(path)).what.startswith("JSON lines")
         with InputFile(Path(path)) as file:
             for number, line in enumerate(lines_of(file), 1):
                 if type(line) is BadInput:
                     raise DataError(line.message)
                 if line.strip():
-                    questions.append(_question(line, f"{path}: line {number}") if ".jsonl" in Path(path).name else line)
+                    questions.append(_question(line, f"{path}: line {number}") if is_json else line)
     except OSError as error:
         raise DataError(f"{path}: the questions cannot be read ({error.strerror or error}); check the path") from None
     if not questions:
