@@ -81,6 +81,15 @@ def test_the_content_chooses_the_reader(tmp_path, name, content):
     assert documents_of(write(tmp_path, name, content)) == DOCUMENTS
 
 
+@pytest.mark.parametrize("separators", [("[", ", ", "]"), ("", "\n", "\n")], ids=["array", "lines"])
+def test_documents_longer_than_what_is_looked_at_are_read_whole(tmp_path, separators):
+    documents = ["żółw " * 40_000 + "end.", "Another."]
+    begin, between, end = separators
+    content = begin + between.join(json.dumps({"text": text}, ensure_ascii=False) for text in documents) + end
+    pieces = list(read_pieces(find_source(write(tmp_path, "part.json.gz", content)), piece_chars=1 << 20))
+    assert [piece.text for piece in pieces] == documents
+
+
 def test_one_file_s_ending_decides_nothing_for_the_others_of_a_pattern(tmp_path):
     pytest.importorskip("pyarrow")
     write(tmp_path, "a.txt", "\n\n\n".join(DOCUMENTS))

@@ -44,4 +44,5 @@ def names_of(document) -> list[str]:
 def no_field(place: str, field: str, names: list[str]) -> str:
     """One line about a document without the field: which ones it has, and how to name one."""
     named = f"{', '.join(names[:_NUM_NAMED])}{', ...' if len(names) > _NUM_NAMED else ''}" if names else "none"
-    return f"{place} has no text in a field `{field}` (its fields: {named}); name the one that holds it: --text-field NAME"
+    way_out = "name the one that holds it: --text-field NAME (in a run: `text_field`)"
+    return f"{place} has no text in a field `{field}` (its fields: {named}); {way_out}"

@@ -29,7 +29,7 @@ def records(file: InputFile, options: ReaderOptions, piece_chars: int) -> Iterat
     if paragraphs.num_breaks == 0 and (paragraphs.count >= _MANY_PARAGRAPHS or paragraphs.num_chars >= _MANY_CHARS):
         yield Remark(
             f"{file.path}: is one document of {paragraphs.count:,} paragraphs ({LAYOUTS[layout]}, and none do here); if one "
-            "blank line parts its documents, prepare it with --documents blank-line, if every line is one, with line"
+            "blank line parts its documents: --documents blank-line, if every line is one: line (in a run: the key `documents`)"
         )
 
 
