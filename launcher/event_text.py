@@ -111,6 +111,7 @@ def _rolled_back(event: _Fields) -> str:
 _LINES = {
     "submitted": lambda event: "submitted",
     "queued": lambda event: f"in the queue as job {event.job}",
+    "text_found": lambda event: event.text,
     "prepared": lambda event: f"data prepared in {event.seconds} s",
     "started": _started,
     "weights_taken": _weights_taken,

@@ -69,7 +69,7 @@ def prepare(run: RunDirectory) -> None:
             return
         except DataError:
             pass  # another corpus was configured, or files were lost
-    prepare_run(data_config, run.data, ProgressFile(progress_file(run)))
+    prepare_run(data_config, run.data, ProgressFile(progress_file(run)), lambda line: run.append_event("text_found", text=line))
 
 
 if __name__ == "__main__":

@@ -144,8 +144,17 @@ class CorpusConfig:
 
     path: str | None = None
     text: str | None = None  # a file, a glob, or `python:stdlib` (the English prose inside Python itself)
-    # Default: by the file's ending. `stories` needs more options: tools/preprocess has it.
-    reader: Literal["plain", "jsonl", "parquet", "arrow", "wikipedia", "books", "cc-news", "openwebtext", "python-prose"] | None = None
+    # Default: each file's content tells, as with auto. `stories` needs more options: tools/preprocess has it.
+    reader: (
+        Literal[
+            "auto", "plain", "jsonl", "json", "csv", "tsv", "parquet", "arrow", "wikipedia", "wikiextractor", "books", "cc-news",
+            "openwebtext", "python-prose",
+        ]
+        | None
+    ) = None  # fmt: skip
+    # What parts documents in plain text; auto: found, two-blank-lines where that is not certain.
+    documents: Literal["auto", "two-blank-lines", "blank-line", "line", "wikitext"] = "auto"
+    text_field: str | None = None  # of JSON, tables and Parquet: the field with the text (default: text); a.b: b inside a
     weight: float | None = None  # the corpus' share of the samples, relative to the others'; default: its size
 
     def __post_init__(self):
@@ -154,7 +163,9 @@ class CorpusConfig:
             "each corpus of data.train and data.valid has either `path` (indexed data) or `text` (raw text)",
         )
         require(self.weight is None or self.weight > 0, f"a corpus' weight must be above 0, it is {self.weight}")
-        require(self.reader is None or self.text is not None, "`reader` goes with `text`, not with `path`")
+        for name, default in (("reader", None), ("documents", "auto"), ("text_field", None)):
+            chosen = getattr(self, name) != default
+            require(not chosen or self.text is not None, f"`{name}` goes with `text`, not with `path`")
 
     @property
     def source(self) -> str:

@@ -47,6 +47,8 @@ class Manifest:
     # What is not in the corpus, of the whole source: bad_input, duplicates, and what the reader left out, each with its count;
     # incomplete_sentences lack words, most often those of missing_words_of.
     not_taken: dict = field(default_factory=dict)
+    # What its owner should know of what was taken: the number of such remarks, and the first of them.
+    remarks: dict = field(default_factory=dict)
 
     def to_json(self) -> str:
         """The manifest's file content."""

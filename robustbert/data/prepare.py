@@ -7,6 +7,7 @@ valid_0000.* for the first of data.valid, or for what data.valid_fraction holds 
 
 import json
 import os
+from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import asdict, dataclass
 from multiprocessing import get_context
@@ -24,6 +25,7 @@ from robustbert.data.preparation.indexing import Progress, corpus_source, marked
 from robustbert.data.sampler import check_weights
 from robustbert.data.shards import find_prefixes
 from robustbert.data.text.readers import TextSource, find_source
+from robustbert.data.text.records import ReaderOptions
 from robustbert.data.text.sentences import split_sentences
 from robustbert.data.tokenizer import Tokenizer, load_tokenizer, train_tokenizer
 
@@ -70,6 +72,12 @@ class PreparedData:
     valid: tuple[PreparedCorpus, ...]
 
 
+def text_source(corpus: CorpusConfig) -> TextSource:
+    """The files of a corpus that is raw text, each with its reader. DataError: see find_source."""
+    documents = None if corpus.documents == "auto" else corpus.documents
+    return find_source(corpus.text, corpus.reader, ReaderOptions(documents=documents, text_field=corpus.text_field))
+
+
 def check_sources(data_config: DataConfig) -> None:
     """Check that everything data.* names is there and fits, before anything is created. Takes well under a second.
 
@@ -84,15 +92,21 @@ def check_sources(data_config: DataConfig) -> None:
             for prefix in find_prefixes(corpus.path, split):
                 check_corpus(prefix, tokenizer, _tokenizer_name(data_config))
             continue
-        for path in find_source(corpus.text, corpus.reader).files:
+        for path in text_source(corpus).files:
             if not os.access(path, os.R_OK):
                 raise DataError(f"{path}: no permission to read it; change its mode or take another file")
 
 
-def prepare_run(data_config: DataConfig, data_dir: str | Path, progress: Progress | None = None) -> PreparedData:
+def prepare_run(
+    data_config: DataConfig,
+    data_dir: str | Path,
+    progress: Progress | None = None,
+    report: Callable[[str], None] = lambda line: None,
+) -> PreparedData:
     """Prepare everything a run reads: tokenizer, corpora, blocks. What is whole and made of the same is kept.
 
-    May be called again after an interruption, or for a run that has all of it. progress: see indexing.Progress.
+    May be called again after an interruption, or for a run that has all of it. progress: see indexing.Progress. report gets
+    lines on what the files were taken for.
     DataError: see check_sources; text that cannot be read; a data_dir that cannot be written.
     """
     check_sources(data_config)
@@ -103,9 +117,9 @@ def prepare_run(data_config: DataConfig, data_dir: str | Path, progress: Progres
     except OSError as error:
         raise DataError(f"{data_dir}: cannot be written ({error}); choose another run.dir") from None
     for i, corpus in enumerate(data_config.train):
-        _prepare_text(corpus, tokenizer, data_config, data_dir, "train", i, progress)
+        _prepare_text(corpus, tokenizer, data_config, data_dir, "train", i, progress, report)
     for i, corpus in enumerate(data_config.valid):
-        _prepare_text(corpus, tokenizer, data_config, data_dir, "valid", i, progress)
+        _prepare_text(corpus, tokenizer, data_config, data_dir, "valid", i, progress, report)
     for corpus in _prepared_corpora(data_config, data_dir):
         for prefix in corpus.foreign_prefixes:
             prepare_foreign(prefix, corpus.index_dir, tokenizer, _tokenizer_name(data_config), progress)
@@ -188,10 +202,11 @@ def _prepare_text(
     kind: str,
     number: int,
     progress: Progress | None,
+    report: Callable[[str], None],
 ) -> None:
     if corpus.text is None:
         return
-    sources = [find_source(corpus.text, corpus.reader)]
+    sources = [text_source(corpus)]
     fraction = data_config.valid_fraction if kind == "train" else 0.0
     prefix = _prefix(corpus, data_dir, kind, number)
     held_out_prefix = data_dir / f"valid_{number:04d}" if fraction else None
@@ -202,6 +217,8 @@ def _prepare_text(
         return
     for path in wanted:
         _drop_without_manifest(path)
+    for line in sources[0].in_words():
+        report(line)
     prepare_corpus(
         sources,
         tokenizer,
@@ -212,6 +229,7 @@ def _prepare_text(
         valid_fraction=fraction,
         overwrite=True,  # the run's own folder: what is there is incomplete or made of something else
         progress=progress,
+        report=report,
     )
 
 
@@ -238,7 +256,7 @@ def _prepare_tokenizer(data_config: DataConfig, data_dir: Path, progress: Progre
         if _saved_sha256(folder) != tokenizer.sha256:
             tokenizer.save(folder)
         return tokenizer
-    sources = [find_source(corpus.text, corpus.reader) for corpus in data_config.train if corpus.text]
+    sources = [text_source(corpus) for corpus in data_config.train if corpus.text]
     wanted, fraction = data_config.tokenizer.train, data_config.valid_fraction
     record = {**asdict(wanted), "source": corpus_source(sources, fraction, held_out=False)}
     saved = _saved_sha256(folder)

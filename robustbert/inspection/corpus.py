@@ -12,6 +12,7 @@ from robustbert.data.tokenizer import load_tokenizer
 from robustbert.inspection.histogram import LengthHistogram
 
 _WINDOW = 1 << 22  # sentences, documents or tokens at a time
+_NUM_REMARKS = 3
 
 
 def corpus_facts(corpus: IndexedCorpus) -> dict:
@@ -29,6 +30,7 @@ def corpus_facts(corpus: IndexedCorpus) -> dict:
         "tokenizer": str(corpus.tokenizer_dir),
         "tokenizer_sha256": manifest.tokenizer_sha256,
         "not_taken": manifest.not_taken,
+        "remarks": manifest.remarks,
         "blocks": [f"{packing_format}-{length}" for packing_format, length in stored_blocks(corpus)],
         "source": manifest.source,
     }
@@ -53,6 +55,7 @@ def describe_corpus(corpus: IndexedCorpus) -> list[str]:
         lines.append(f"not taken    {summary}")
     if incomplete := incomplete_summary(facts["not_taken"]):
         lines.append(f"incomplete   {incomplete}")
+    lines += [f"note         {remark}" for remark in facts["remarks"].get("examples", [])[:_NUM_REMARKS]]
     sentences, documents = length_histograms(corpus)
     return [*lines, "", *sentences.plot("tokens of a sentence"), "", *documents.plot("tokens of a document")]
 

@@ -32,13 +32,15 @@ _STEPS = (
 
 
 def text_with_faults(folder: Path) -> list:
-    """Two sources: plain text with documents that come twice and a line that is not UTF-8, and JSON lines in gzip."""
+    """Plain text with documents that come twice and a line that is not UTF-8; JSON lines in gzip; a pattern of two forms."""
     documents = make_text(40, seed=3).rstrip("\n").split("\n\n\n")
     plain = "\n\n\n".join([*documents, *documents[5:15]]).encode() + b"\n\n\nbad \xff line\n\n\n" + make_text(9, seed=4).encode()
     (folder / "a.txt").write_bytes(plain)
     lines = "".join(f'{{"text": "Number {i} of the lines, and more of it."}}\n' for i in range(60)) + "{\n"
     (folder / "b.jsonl.gz").write_bytes(gzip.compress(lines.encode(), mtime=0))
-    return [find_source(str(folder / name)) for name in ("a.txt", "b.jsonl.gz")]
+    (folder / "mixed_0.txt").write_text("\n\n".join(f"Paragraph {i} of a single document." for i in range(30)))
+    (folder / "mixed_1.csv").write_text("id,text\n" + "".join(f'{i},"Row {i}, of a table."\n' for i in range(30)))
+    return [find_source(str(folder / name)) for name in ("a.txt", "b.jsonl.gz", "mixed_*")]
 
 
 def prepare(folder: Path, sources, tokenizer, held_out: bool):
@@ -101,6 +103,7 @@ def test_killed_before_any_step_it_resumes_to_the_same_bytes(held_out, tokenizer
     (tmp_path / "whole").mkdir()
     manifests = prepare(tmp_path / "whole", sources, tokenizer, held_out)
     expected = contents(tmp_path / "whole")
+    assert manifests[0].remarks["count"] == 1  # of mixed_0.txt
     assert manifests[0].not_taken["bad_input"] == 2 and (held_out or manifests[0].not_taken["duplicates, exact"] >= 10)
     num_kills = 0
     for number in itertools.count(step=STRIDE):

@@ -11,6 +11,7 @@ from robustbert.data.foreign.corpus import open_foreign, prepare_foreign
 from robustbert.data.prepare import prepare_run
 from robustbert.data.shards import find_prefixes
 from robustbert.data.text.readers import find_source, read_pieces
+from robustbert.data.text.records import ReaderOptions
 from tests.data.conftest import make_text
 from tests.data.test_foreign import documents_of
 
@@ -75,6 +76,11 @@ def test_rows_of_text_are_a_text_source(texts, tmp_path):
     source = find_source(str(folder))
     assert source.reader == "arrow" and len(source.files) == 2
     assert [piece.text for piece in read_pieces(source)] == texts
+    (file, _), options = source.files, ReaderOptions(text_field="title")
+    assert find_source(str(file)).reader == "arrow", "by its content"
+    assert [piece.text for piece in read_pieces(find_source(str(folder), options=options))] == texts
+    with pytest.raises(DataError, match="has no text in a field `body` .its fields: text, title.; .*--text-field"):
+        list(read_pieces(find_source(str(folder), options=ReaderOptions(text_field="body"))))
     with pytest.raises(DataError, match=r"has no column `input_ids` \(its columns: text, title\); name it as `text: .*text`"):
         rows_of(folder, None)
 
@@ -100,7 +106,7 @@ def test_what_is_no_such_data_set_is_refused_in_one_line(texts, tokenizer, tmp_p
             rows_of(folder, tokenizer)
         assert "\n" not in str(refusal.value)
     ids_as_text = find_source(str(save(tmp_path / "ids", {"input_ids": ids})))
-    with pytest.raises(DataError, match="has no column `text` .* name its folder as `path`"):
+    with pytest.raises(DataError, match="holds input_ids and no text; name its folder as `path`"):
         list(read_pieces(ids_as_text))
 
 

@@ -110,13 +110,13 @@ class CorpusWriter:
         """From here on an exception leaves the .partial files: a later writer goes on with them."""
         self._keeps_partials = True
 
-    def finish(self, source: dict, not_taken: dict | None = None) -> Manifest:
+    def finish(self, source: dict, not_taken: dict | None = None, remarks: dict | None = None) -> Manifest:
         """Make the corpus whole: index, counts, manifest. DataError where no sentence was added."""
-        manifest = self.complete(source, not_taken)
+        manifest = self.complete(source, not_taken, remarks)
         publish(self.prefix)
         return manifest
 
-    def complete(self, source: dict, not_taken: dict | None = None) -> Manifest:
+    def complete(self, source: dict, not_taken: dict | None = None, remarks: dict | None = None) -> Manifest:
         """Write the files that finish() renames; publish() does so later."""
         self.begin_document()
         if self.num_sentences == 0:
@@ -142,6 +142,7 @@ class CorpusWriter:
             idx_size=idx_size,
             idx_sha256=idx_sha256,
             not_taken=not_taken or {},
+            remarks=remarks or {},
         )
         with open(corpus_file(self.prefix, "json.partial"), "w", encoding="utf-8") as file:
             file.write(manifest.to_json())

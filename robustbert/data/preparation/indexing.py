@@ -52,7 +52,7 @@ def prepare_corpus(
 
     tokenizer_dir: where `tokenizer` lies (it is saved there if it does not); the manifest names it. num_workers: processes,
     the calling one not counted; 1 works in the calling process. on_bad_input: stop (DataError at the first) or skip (report
-    gets a line about each). deduplicate: None, exact or near.
+    gets a line about each, and about a file that is a single document). deduplicate: None, exact or near.
     Goes on from what an interrupted call with the same sources, tokenizer and options left, whatever its number of workers
     and its on_bad_input. Returns the manifests of what was written. DataError: bad input; a corpus that exists, or an
     interrupted one of something else (unless `overwrite`).
@@ -154,7 +154,7 @@ class _Preparation:
         self._hold_out = HoldOut(valid_fraction, state.get("hold_out")) if valid_fraction else None
         self._last_side, self._is_broken = state.get("last_side"), state.get("is_broken", False)
         self._thresholds = {int(number): value for number, value in state.get("thresholds", {}).items()}
-        self.not_taken = NotTaken(on_bad_input, report, state.get("not_taken"))
+        self.not_taken = NotTaken(on_bad_input, report, state.get("not_taken"), state.get("remarks"))
         with ExitStack() as stack:
             states = [WriterState(**writer) for writer in state.get("writers", [{}] * len(prefixes))]
             self._writers = [
@@ -203,7 +203,7 @@ class _Preparation:
         if any(writer.num_sentences == 0 for writer in self._writers):  # the writer refuses that; nothing is left to go on from
             self._state = self._written = None
         for writer, identity in zip(self._writers, identities):
-            writer.complete(identity, self.not_taken.for_manifest())
+            writer.complete(identity, self.not_taken.for_manifest(), self.not_taken.remarks)
         self._state = {"complete": True}
         self._written = None
         self._keep()
@@ -269,6 +269,7 @@ class _Preparation:
             "is_broken": self._is_broken,
             "thresholds": self._thresholds,
             "not_taken": self.not_taken.to_dict(),
+            "remarks": self.not_taken.remarks,
             "num_seen_keys": self._seen.num_keys if self._seen is not None else 0,
         }
 

@@ -1,9 +1,9 @@
-"""What of a source does not get into its corpus, and why: reported, counted, and told by the manifest."""
+"""What of a source does not get into its corpus, and why, and remarks about what does: reported, counted, in the manifest."""
 
 from collections.abc import Callable, Iterable
 
 from robustbert.data.errors import DataError
-from robustbert.data.text.records import BadInput, Lacking, LeftOut
+from robustbert.data.text.records import BadInput, Lacking, LeftOut, Remark
 
 _NUM_EXAMPLES = 20  # in the manifest
 _NUM_REPORTED = 100  # in one preparation
@@ -11,17 +11,22 @@ _NUM_NAMES = 20  # of what stood for missing words, in the manifest
 _MAX_NAMES = 2000  # counted; beyond that the rarer half is dropped, and its counts start again
 _NUM_SHOWN = 5  # of them, in a line
 INCOMPLETE, MISSING_WORDS = "incomplete_sentences", "missing_words_of"
+_NUM_REMARKS_REPORTED = 3
 
 
 class NotTaken:
-    """Counts of bad input, duplicates, and what readers leave out by their rules.
+    """Counts of bad input, duplicates, and what readers leave out by their rules; and the readers' remarks.
 
-    on_bad_input: stop or skip. report gets one line for each bad input that is skipped. counts: to go on from.
+    on_bad_input: stop or skip. report gets one line for each bad input that is skipped, and the first remarks. counts and
+    remarks: to go on from.
     """
 
-    def __init__(self, on_bad_input: str, report: Callable[[str], None], counts: dict | None = None):
+    def __init__(
+        self, on_bad_input: str, report: Callable[[str], None], counts: dict | None = None, remarks: dict | None = None
+    ):
         self._stops, self._report = on_bad_input == "stop", report
         self._counts = dict(counts or {})
+        self.remarks = dict(remarks or {})  # count, and examples: the first messages
 
     def check(self, items: Iterable) -> None:
         """DataError where there is bad input among the items and it is not to be skipped."""
@@ -29,8 +34,11 @@ class NotTaken:
             if type(item) is BadInput:
                 raise DataError(f"{item.message} (--on-bad-input skip goes on without it)")
 
-    def add(self, item: BadInput | LeftOut | Lacking) -> None:
-        """Count an item, and report bad input."""
+    def add(self, item: BadInput | LeftOut | Lacking | Remark) -> None:
+        """Count an item, and report bad input and remarks."""
+        if type(item) is Remark:
+            self._add_remark(item.message)
+            return
         if type(item) is Lacking:
             self._add(INCOMPLETE, item.num_sentences)
             self._add_names(item.names)
@@ -66,6 +74,14 @@ class NotTaken:
         for name in names:
             counts[name] = counts.get(name, 0) + 1
         self._counts[MISSING_WORDS] = dict(_most_frequent(counts, _MAX_NAMES // 2)) if len(counts) > _MAX_NAMES else counts
+
+    def _add_remark(self, message: str) -> None:
+        count, examples = self.remarks.get("count", 0) + 1, self.remarks.get("examples", [])
+        self.remarks = {"count": count, "examples": [*examples, message][:_NUM_EXAMPLES]}
+        if count <= _NUM_REMARKS_REPORTED:
+            self._report(f"note: {message}")
+        elif count == _NUM_REMARKS_REPORTED + 1:
+            self._report("note: the same of further files; the manifest counts them")
 
     def _add(self, name: str, count: int = 1) -> None:
         self._counts[name] = self._counts.get(name, 0) + count

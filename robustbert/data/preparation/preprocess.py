@@ -19,13 +19,16 @@ from robustbert.data.preparation.indexing import corpus_source, is_prepared, pre
 from robustbert.data.preparation.not_taken import incomplete_summary, summary_of
 from robustbert.data.shards import shard_prefix
 from robustbert.data.text.corpora.stories import read_questions
-from robustbert.data.text.readers import READERS, TextSource, find_source, read_pieces, take_shard
+from robustbert.data.text.corpora.plain import LAYOUTS
+from robustbert.data.text.readers import AUTO, READERS, TEXT_FIELD_READERS, TextSource, find_source, read_pieces, take_shard
 from robustbert.data.text.records import ReaderOptions
 from robustbert.data.text.sentences import split_sentences
 from robustbert.data.tokenizer import Tokenizer, load_tokenizer, train_tokenizer
 
 _EXAMPLE = """examples:
   tools/preprocess --input books.txt.gz 'news/*.jsonl' --tokenizer roberta/ --output data/books --workers 8 --sequence-length 512
+  tools/preprocess --input 'oscar/*.jsonl.zst' --text-field content --tokenizer roberta/ --output data/oscar
+  tools/preprocess --input cc100.en.txt.xz --documents blank-line --tokenizer roberta/ --output data/cc100
   tools/preprocess --reader wikipedia --input enwiki-latest-pages-articles.xml.bz2 --tokenizer roberta/ --output data/wiki
   tools/preprocess --reader cc-news --input 'crawl/CC-NEWS-*.warc.gz' --from 2016-09-01 --to 2019-02-28 --deduplicate \\
                    --on-bad-input skip --tokenizer roberta/ --output data/cc-news --shard 3/64
@@ -39,9 +42,12 @@ writes data/books.bin, .idx, .json, .tokenizer/ and the blocks, which data.train
 data/cc-news-00003-of-00064.*, one part, and all parts together are `- path: data/cc-news-*`. Killed at any moment, the
 same command goes on where it was.
 
-readers: plain (two blank lines part documents), jsonl, parquet and arrow (field `text`), wikipedia (XML dump), books (one
-file a book), cc-news (WARC), openwebtext (its .tar or .tar.xz), stories (WARC, WET, .jsonl or text). Files may be compressed:
-.gz .bz2 .xz .zst. --input may name a folder for all but plain.
+readers: plain text, jsonl, json (an array, or objects over several lines), csv, tsv, parquet, arrow (a data set that
+`datasets` saved), wikipedia (XML dump),
+wikiextractor (its output), books (one file a book), cc-news (WARC), openwebtext (its .tar or .tar.xz), stories (WARC, WET,
+.jsonl or text). Without --reader the content of each file tells whether it is one of the first nine, whatever its ending;
+what is none of them is refused. Files may be compressed: gzip, bzip2, xz, zstd. With a reader that has endings of its own
+--input may name a folder.
 """
 _LOG_INTERVAL_S = 10.0
 
@@ -80,10 +86,20 @@ def _parser() -> argparse.ArgumentParser:
     add("--workers", type=_positive, default=len(os.sched_getaffinity(0)), metavar="N", help="processes (one a core)")
     add(
         "--reader",
-        choices=READERS,
+        choices=(AUTO, *READERS),
+        default=AUTO,
         metavar="READER",
-        help=f"{', '.join(READERS)}; by default chosen by the file's ending: jsonl, parquet, else plain",
+        help=f"{', '.join(READERS)}; auto (the default): each file's content tells",
     )
+    add(
+        "--documents",
+        choices=(AUTO, *LAYOUTS),
+        default=AUTO,
+        metavar="LAYOUT",
+        help="what parts documents in plain text: two-blank-lines, blank-line (BERT, fairseq, CC-100), line (one document a "
+        "line), wikitext (titles); auto (the default): found, two-blank-lines where that is not certain",
+    )
+    add("--text-field", metavar="NAME", help="of JSON, tables and Parquet: the field with the text (text); a.b: b inside a")
     add(
         "--shard",
         type=_shard,
@@ -126,6 +142,8 @@ def _parser() -> argparse.ArgumentParser:
 
 def _preprocess(options: argparse.Namespace) -> None:
     sources = _sources(options)
+    for line in [line for source in sources for line in source.in_words()]:
+        print(line)
     source = corpus_source(sources, 0.0, held_out=False, deduplicate=options.deduplicate)
     if options.train_tokenizer is None:
         tokenizer = load_tokenizer(options.tokenizer)
@@ -176,8 +194,21 @@ def _sources(options: argparse.Namespace) -> list[TextSource]:
             "--train-tokenizer trains on all of the input as it is; train it in a command without --shard and --reader stories, "
             "and name its folder here"
         )
-    chosen = ReaderOptions(options.first_date, options.last_date, options.queries, options.share, options.threshold)
-    sources = [find_source(text, options.reader, chosen) for text in options.input]
+    if options.documents != AUTO and options.reader not in (AUTO, "plain"):
+        raise DataError("--documents says what parts documents in plain text: it goes with --reader plain, or auto")
+    if options.text_field is not None and options.reader not in (AUTO, *TEXT_FIELD_READERS):
+        raise DataError(f"--text-field goes with --reader {', '.join(TEXT_FIELD_READERS)}, or auto")
+    chosen = ReaderOptions(
+        options.first_date,
+        options.last_date,
+        options.queries,
+        options.share,
+        options.threshold,
+        None if options.documents == AUTO else options.documents,
+        options.text_field,
+    )
+    skips = options.on_bad_input == "skip"
+    sources = [find_source(text, options.reader, chosen, skips) for text in options.input]
     return sources if options.shard is None else take_shard(sources, *options.shard)
 
 

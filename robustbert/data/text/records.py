@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 from robustbert.data.text.byte_streams import InputFile
+from robustbert.data.text.encodings import way_to_utf8
 
 # A longer document comes in pieces of about this many characters, cut at the end of a paragraph.
 MAX_PIECE_CHARS = 1 << 16
@@ -29,12 +30,14 @@ class Record(NamedTuple):
     """A document as it lies in its file, or a piece of one; place names it to a person.
 
     kind: for a reader that takes several kinds of file, which one this comes from; or what a file says of all its records.
+    reader: of a source whose files have several readers, the one of this file.
     """
 
     content: str | bytes
     place: str
     starts_document: bool = True
     kind: str = ""
+    reader: str = ""
 
 
 class BadInput(NamedTuple):
@@ -63,10 +66,18 @@ class Incomplete(NamedTuple):
     lacking: Lacking
 
 
+class Remark(NamedTuple):
+    """Something about a file that was taken and that its owner should know; told once and kept in the manifest."""
+
+    message: str
+
+
 @dataclass(frozen=True)
 class ReaderOptions:
     """What some readers let the user choose.
 
+    documents (plain): what parts documents, one of plain.LAYOUTS; None: two blank lines. text_field (JSON, tables,
+    Parquet): the field with the text, `a.b` for one inside another; None: `text`.
     first_date, last_date (cc-news): ISO dates, both included. queries_file (stories): the questions; share: of the
     documents, the most similar ones, kept; threshold: the similarity from which a document is kept instead.
     """
@@ -76,6 +87,8 @@ class ReaderOptions:
     queries_file: str | None = None
     share: float | None = None
     threshold: float | None = None
+    documents: str | None = None
+    text_field: str | None = None
 
     def chosen(self) -> dict:
         """The options that are not left at their default."""
@@ -92,7 +105,7 @@ class Reader:
     endings: of the files of a folder that belong to it; none: a folder is not taken.
     """
 
-    records: Callable[[InputFile, ReaderOptions, int], Iterator[Record | BadInput | LeftOut]]
+    records: Callable[[InputFile, ReaderOptions, int], Iterator[Record | BadInput | LeftOut | Remark]]
     extract: Callable[[Record, ReaderOptions], str | Incomplete | BadInput | LeftOut] | None = None
     endings: tuple[str, ...] = ()
 
@@ -170,11 +183,11 @@ def numbered_lines(file: InputFile) -> Iterator[tuple[int, str | BadInput]]:
             text = line.decode("utf-8")
         except UnicodeDecodeError as error:
             yield number, BadInput(
-                f"{file.path}: line {number} (byte {start + error.start}) is not UTF-8; convert the file first, "
-                f"for instance with `iconv -f latin1 -t utf-8`"
+                f"{file.path}: line {number} (byte {start + error.start}) is not UTF-8; {way_to_utf8(line)}"
             )
             continue
-        yield number, text.removeprefix("\ufeff").rstrip("\r\n") if number == 1 else text.rstrip("\r\n")
+        # A byte order mark is no text: at the start of a file, and of each of the files that one was put together from.
+        yield number, text.removeprefix("\ufeff").rstrip("\r\n")
 
 
 def lines_of(file: InputFile) -> Iterator[str | BadInput]:

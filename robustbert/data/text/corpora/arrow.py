@@ -1,10 +1,11 @@
-"""Data sets that Hugging Face `datasets` saved (save_to_disk): .arrow files with a column `text`, one document a row."""
+"""Data sets that Hugging Face `datasets` saved (save_to_disk): .arrow files, one document a row, its text in one column."""
 
 from collections.abc import Iterator
 from pathlib import Path
 
 from robustbert.data.errors import DataError
 from robustbert.data.text.byte_streams import InputFile, import_for
+from robustbert.data.text.corpora.fields import DEFAULT_FIELD, no_field
 from robustbert.data.text.records import BadInput, Reader, ReaderOptions, Record
 
 
@@ -23,13 +24,13 @@ def records(file: InputFile, options: ReaderOptions, piece_chars: int) -> Iterat
     number = 0
     try:
         with pyarrow.ipc.open_stream(arrow.memory_map(str(file.path))) as stream:
-            if "text" not in stream.schema.names:
-                names = ", ".join(stream.schema.names)
-                ways = "; name its folder as `path`, not `text`" if "input_ids" in stream.schema.names else "; name the column so"
-                yield BadInput(f"{file.path}: has no column `text` (its columns: {names}){ways}")
+            field, names = options.text_field or DEFAULT_FIELD, stream.schema.names
+            if field not in names:
+                tokenised = f"{file.path}: holds input_ids and no text; name its folder as `path`, not `text`"
+                yield BadInput(tokenised if "input_ids" in names else no_field(f"{file.path}:", field, names))
                 return
             for batch in stream:
-                for text in batch.column("text"):
+                for text in batch.column(field):
                     number += 1
                     text = text.as_py()
                     if isinstance(text, str):

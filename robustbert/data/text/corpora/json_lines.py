@@ -1,14 +1,15 @@
-"""JSON lines: one document a line, in the field `text`."""
+"""JSON lines: one document a line, its text in one field."""
 
 import json
 from collections.abc import Iterator
 
 from robustbert.data.text.byte_streams import InputFile
+from robustbert.data.text.corpora.fields import text_of
 from robustbert.data.text.records import BadInput, Reader, ReaderOptions, Record, numbered_lines
 
 
 def records(file: InputFile, options: ReaderOptions, piece_chars: int) -> Iterator[Record | BadInput]:
-    """Every line that is not blank."""
+    """Every line that is not blank; whether the last one has a line end does not matter."""
     for number, line in numbered_lines(file):
         if type(line) is BadInput:
             yield line
@@ -17,16 +18,14 @@ def records(file: InputFile, options: ReaderOptions, piece_chars: int) -> Iterat
 
 
 def extract(record: Record, options: ReaderOptions) -> str | BadInput:
-    """The line's field `text`."""
+    """The text of the line."""
     try:
         document = json.loads(record.content)
     except (ValueError, RecursionError) as error:
         return BadInput(f"{record.place} is not JSON ({error}); mend or drop the line")
-    text = document.get("text") if isinstance(document, dict) else None
-    if not isinstance(text, str):
-        return BadInput(f"{record.place} has no text in a field `text`; name the field so, or use another reader")
-    # Lone surrogates ("\ud800") are legal in JSON and cannot be encoded.
-    return text.encode("utf-8", "replace").decode("utf-8")
+    if isinstance(document, str):
+        return BadInput(f"{record.place} is a string, not an object with the text in a field; mend or drop the line")
+    return text_of(document, options, record.place)
 
 
 READER = Reader(records, extract, (".jsonl", ".ndjson"))

@@ -1,8 +1,9 @@
-"""Parquet files with a column `text`, one document a row."""
+"""Parquet files, one document a row, its text in one column."""
 
 from collections.abc import Iterator
 
 from robustbert.data.text.byte_streams import InputFile, import_for
+from robustbert.data.text.corpora.fields import DEFAULT_FIELD, no_field
 from robustbert.data.text.records import BadInput, Reader, ReaderOptions, Record
 
 _ROWS_AT_ONCE = 256
@@ -15,20 +16,24 @@ def records(file: InputFile, options: ReaderOptions, piece_chars: int) -> Iterat
     arrow = import_for("pyarrow", "a .parquet file")
     number = 0
     try:
-        with parquet.ParquetFile(file.path, buffer_size=_BUFFER_BYTES, pre_buffer=False) as table:
-            if "text" not in table.schema_arrow.names:
-                names = ", ".join(table.schema_arrow.names)
-                yield BadInput(f"{file.path}: has no column `text` (its columns: {names}); name the column so")
+        with parquet.ParquetFile(
+            file.path, buffer_size=_BUFFER_BYTES, pre_buffer=False, page_checksum_verification=True
+        ) as table:
+            field = options.text_field or DEFAULT_FIELD
+            names = [table.schema.column(i).path for i in range(len(table.schema.names))]  # those inside of others as `a.b`
+            if field not in names:
+                yield BadInput(no_field(f"{file.path}:", field, names))
                 return
-            for batch in table.iter_batches(_ROWS_AT_ONCE, columns=["text"]):
+            path = [field] if field in table.schema_arrow.names else field.split(".")
+            for batch in table.iter_batches(_ROWS_AT_ONCE, columns=[field]):
                 for text in batch.column(0):
                     number += 1
-                    text = text.as_py()
+                    text = _inner(text.as_py(), path[1:])
                     if isinstance(text, str):
                         yield Record(text, f"{file.path}: row {number}")
                     else:
                         yield BadInput(f"{file.path}: row {number} holds no text but {text!r:.40}; drop the row")
-    except (arrow.ArrowException, UnicodeDecodeError) as error:
+    except (arrow.ArrowException, UnicodeDecodeError, OSError) as error:  # OSError: of a checksum, without a number
         what = str(error).partition("\n")[0]
         yield BadInput(f"{file.path}: damaged or no parquet after row {number} ({what}); copy or download it again")
 
@@ -36,6 +41,13 @@ def records(file: InputFile, options: ReaderOptions, piece_chars: int) -> Iterat
 def extract(record: Record, options: ReaderOptions) -> str:
     """The row's text."""
     return record.content
+
+
+def _inner(value, path: list[str]):
+    """What lies at a path inside a value; None where an outer one is missing."""
+    for name in path:
+        value = value.get(name) if isinstance(value, dict) else None
+    return value
 
 
 READER = Reader(records, extract, (".parquet",))

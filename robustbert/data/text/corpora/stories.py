@@ -14,6 +14,7 @@ import numpy as np
 from robustbert.data.errors import DataError
 from robustbert.data.text.byte_streams import InputFile
 from robustbert.data.text.corpora import cc_news, json_lines, plain
+from robustbert.data.text.detection import WEB_ARCHIVE, Form, detect
 from robustbert.data.text.records import BadInput, LeftOut, Reader, ReaderOptions, Record, lines_of
 
 ORDERS = (1, 2, 3, 4)
@@ -25,7 +26,7 @@ _READERS = {"archive": cc_news.READER, "lines": json_lines.READER, "plain": plai
 
 
 def records(file: InputFile, options: ReaderOptions, piece_chars: int) -> Iterator[Record | BadInput | LeftOut]:
-    """The pages of a WARC or WET file, the lines of a .jsonl, or the documents of plain text."""
+    """The pages of a WARC or WET file, the lines of JSON lines, or the documents of plain text, whatever the file's name."""
     kind = _kind(file.path)
     for item in _READERS[kind].records(file, ReaderOptions(), piece_chars):
         yield item._replace(kind=kind) if type(item) is Record else item
@@ -83,12 +84,13 @@ def read_questions(path: str | Path) -> list[str]:
     """
     questions = []
     try:
+        is_json = ".jsonl" in Path(path).name or detect(Path(path)).what.startswith("JSON lines")
         with InputFile(Path(path)) as file:
             for number, line in enumerate(lines_of(file), 1):
                 if type(line) is BadInput:
                     raise DataError(line.message)
                 if line.strip():
-                    questions.append(_question(line, f"{path}: line {number}") if ".jsonl" in Path(path).name else line)
+                    questions.append(_question(line, f"{path}: line {number}") if is_json else line)
     except OSError as error:
         raise DataError(f"{path}: the questions cannot be read ({error.strerror or error}); check the path") from None
     if not questions:
@@ -107,11 +109,16 @@ def _question(line: str, place: str) -> str:
     return found
 
 
+def takes(form: Form) -> bool:
+    """Whether a file of this form can be read here."""
+    return form.what == WEB_ARCHIVE or form.reader in ("jsonl", "plain")
+
+
 def _kind(path: Path) -> str:
-    endings = path.suffixes[-2:]
-    if any(ending in _ARCHIVES for ending in endings):
+    form = detect(path)
+    if form.what == WEB_ARCHIVE or any(ending in _ARCHIVES for ending in path.suffixes[-2:]):  # a damaged one has no content
         return "archive"
-    return "lines" if any(ending in json_lines.READER.endings for ending in endings) else "plain"
+    return "lines" if form.reader == "jsonl" else "plain"
 
 
 def _words(text: str) -> list[str]:
