@@ -14,6 +14,7 @@ import torch
 from robustbert.convert.huggingface import NAMING, read_tensors
 from robustbert.convert.whole_model import WholeModel, model_with
 from robustbert.data.tokenizer import Tokenizer, has_tokenizer
+from robustbert.data.tokenizer.with_transformers import read_with_transformers
 from robustbert.parallel.mesh import Mesh
 
 
@@ -87,11 +88,9 @@ class HuggingfaceReader:
         return f"transformers {transformers.__version__}"
 
     def encode(self, texts):
-        from transformers import AutoTokenizer
-
         if not has_tokenizer(self.folder):
             return None
-        return AutoTokenizer.from_pretrained(self.folder)(texts)["input_ids"]
+        return read_with_transformers(self.folder)(texts)["input_ids"]
 
     @torch.no_grad()
     def logits(self, batches):
