@@ -9,6 +9,7 @@ from robustbert.data.errors import DataError
 from robustbert.finetune.tasks.json_data import field, load_json
 from robustbert.json_lines import say_error
 
+_NEAR = 10  # characters that an answer is moved by if its text stands in several places
 _MAX_MISALIGNED = 0.5  # of a file's answers; one with more is refused
 
 
@@ -54,7 +55,7 @@ class _Misaligned:
         if count:
             say_error(
                 f"{path}: {count} of {self.num_answers} answers are misaligned: {self.num_moved} moved to where the paragraph has them, "
-                f"{self.num_lost} it does not have ({self.num_questions_lost} questions left out); the first: {self.first}"
+                f"{self.num_lost} without such a place ({self.num_questions_lost} questions left out); the first: {self.first}"
             )
 
 
@@ -62,9 +63,9 @@ def read_squad(path: Path, version: str, need_answers: bool = True, training: bo
     """The questions of an official file, in its order.
 
     version: "1.1" or "2.0"; in 1.1 every question has an answer. need_answers=False also takes a file without answers,
-    to be predicted. An answer that is not what the paragraph says at its place is moved to the nearest place that says it. If
-    there is none, a training set does without it, and without the question if that was its only answer; elsewhere the text
-    still counts in the scores. A line on standard error says how many. DataError: no such file, not JSON, a key missing, an id
+    to be predicted. An answer that is not what the paragraph says at its place is moved to the place that says it, if there is
+    one only or one beside it. If not, a training set does without it, and without the question if that was its only answer;
+    elsewhere the text still counts in the scores. A line on standard error says how many. DataError: no such file, not JSON, a key missing, an id
     twice, most answers misaligned.
     """
     articles = field(load_json(path), "data", list, str(path))
@@ -138,8 +139,9 @@ def _answer(answer: dict, context: str, place: str, misaligned: _Misaligned) -> 
         problem = f"says {text[:40]!r}, the paragraph says {context[start:end][:40]!r} at character {start}"
     misaligned.first = misaligned.first or f"{place}: {problem}"
     places = [match.start() for match in re.finditer(re.escape(text), context)]
-    if not places:
+    nearest = min(places, key=lambda there: abs(there - start), default=None)
+    if nearest is None or (len(places) > 1 and abs(nearest - start) > _NEAR):
         misaligned.num_lost += 1
         return Answer(text, None)
     misaligned.num_moved += 1
-    return Answer(text, min(places, key=lambda there: abs(there - start)))
+    return Answer(text, nearest)
