@@ -104,7 +104,8 @@ class Tokenizer(ABC):
         """What makes the ids, as JSON can say it."""
 
     def _identity_of_settings(self) -> list:
-        return [] if self.settings == Settings() else [self.settings]
+        added = [token._replace(special=False) for token in self.settings.added]  # which one it is changes no id
+        return [] if self.settings == Settings() else [self.settings._replace(added=added)]
 
     def _is_whole_word(self) -> np.ndarray:
         """By id: the specials and the added tokens (bool), which are words by themselves."""

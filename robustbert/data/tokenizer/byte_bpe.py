@@ -255,9 +255,11 @@ def _check_vocabulary(path: Path, vocabulary: dict[str, int]) -> None:
     for i, token in enumerate(SPECIALS):
         expected = i if i < NUM_LEADING_SPECIALS else vocabulary.get(MASK)
         if vocabulary.get(token) is None or vocabulary[token] != expected:
+            hint = "name GPT-2's own files encoder.json and vocab.bpe, and the ids are converted"
+            if "[CLS]" in vocabulary:
+                hint = "[CLS] and [SEP], as ModernBERT and DeBERTa have with a byte-level BPE, are not supported"
             raise DataError(
-                f"{path}: {token} has id {vocabulary.get(token)}; RoBERTa has <s> 0, <pad> 1, </s> 2, <unk> 3 and a <mask> "
-                "(name GPT-2's own files encoder.json and vocab.bpe, and the ids are converted)"
+                f"{path}: {token} has id {vocabulary.get(token)}; RoBERTa has <s> 0, <pad> 1, </s> 2, <unk> 3 and a <mask> ({hint})"
             )
     check_ids(path, vocabulary)
 

@@ -105,6 +105,12 @@ def check_companions(folder: Path, form: Form, config: dict, vocabulary: dict[st
     stray = next((content for content in kinds if content not in form.added), None)
     if stray is not None:
         raise DataError(f"{folder}: {CONFIG} or a file beside it adds the token {stray!r}, {TOKENIZER} does not; save the tokenizer again")
+    other = next((content for content, kind in kinds.items() if not _agree(kind, form.added[content])), None)
+    if other is not None:
+        raise DataError(
+            f"{folder}: {CONFIG} or a file beside it says {_flags(kinds[other])} of the added token {other!r}, {TOKENIZER} "
+            f"{_flags(form.added[other])}, and libraries differ in which they follow; save the tokenizer again"
+        )
     theirs = form.vocabulary
     for content, i in (vocabulary | ids).items():
         if theirs.get(content) != i:
@@ -136,6 +142,16 @@ def _added(token: dict) -> AddedToken:
     if not isinstance(values["content"], str) or not all(isinstance(v, bool) for n, v in values.items() if n != "content"):
         raise TypeError
     return AddedToken(**values)
+
+
+def _agree(kind: AddedToken, other: AddedToken) -> bool:
+    """Whether two say the same of where a token is found; one that is known by its name alone says nothing."""
+    return _flags(kind) == _flags(other) or kind in (AddedToken(kind.content), AddedToken(kind.content, normalized=False, special=True))
+
+
+def _flags(token: AddedToken) -> str:
+    set_ones = [name for name in ("single_word", "lstrip", "rstrip", "normalized") if getattr(token, name)]
+    return ", ".join(set_ones) or "none of single_word, lstrip, rstrip, normalized"
 
 
 def _listed(value) -> Iterable:
