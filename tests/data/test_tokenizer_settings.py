@@ -242,6 +242,16 @@ def test_files_that_contradict_each_other_are_refused(tokenizer_dir, tmp_path, f
         load_tokenizer(tmp_path / "both")
 
 
+@pytest.mark.parametrize("part", [{"type": "Unheard"}, {"normalizers": [1]}, "Lowercase", {"type": "Split", "pattern": {"Regex": "("}}])
+@pytest.mark.parametrize("name", ["normalizer", "pre_tokenizer"])
+def test_parts_that_the_library_cannot_read_are_refused_in_one_line(tokenizer_dir, tmp_path, name, part):
+    shutil.copytree(tokenizer_dir, tmp_path / "damaged")
+    change_json(tmp_path / "damaged" / "tokenizer.json", lambda whole: whole.update({name: part}))
+    with pytest.raises(DataError, match="tokenizer.json: tokenizers .* cannot read its normalizer or pre_tokenizer") as error:
+        load_tokenizer(tmp_path / "damaged")
+    assert "\n" not in str(error.value)
+
+
 def test_flags_of_an_added_token_that_contradict_each_other_are_refused(saved):
     folder = as_version_4(saved(SAME["added tokens"]))
     change_json(folder / "tokenizer_config.json", lambda c: [t.update(rstrip=True) for t in c["added_tokens_decoder"].values()])

@@ -237,7 +237,7 @@ def _from_form(folder: Path, form: Form, config: dict) -> ByteBPE:
         prefix = settings.add_prefix_space
         check_setting(form, config.get("add_prefix_space", False if "tokenizer_class" in config else prefix), prefix, "add_prefix_space")
     beside = folder / "vocab.json"
-    check_companions(folder, form, config, _read_vocabulary(beside) if beside.is_file() else {})
+    check_companions(folder, form, config, SPECIALS, _read_vocabulary(beside) if beside.is_file() else {})
     if (folder / "merges.txt").is_file() and _read_merges(folder / "merges.txt", vocabulary) != merges:
         raise DataError(f"{path}: has other merges than merges.txt beside it; they belong to different tokenizers, remove the wrong one")
     return ByteBPE(vocabulary, merges, settings)

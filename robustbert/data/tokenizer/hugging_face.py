@@ -58,7 +58,7 @@ def read_form(folder: Path) -> Form | None:
         if isinstance(error, DataError):
             raise
         raise DataError(f"{path}: is no tokenizer of Hugging Face's library; it is damaged, download it again") from None
-    return form
+    return _with_library_parts(form)
 
 
 def read_config(folder: Path) -> dict:
@@ -96,16 +96,17 @@ def added_tokens(folder: Path, config: dict) -> tuple[dict[str, int], dict[str, 
     return ids, kinds
 
 
-def check_companions(folder: Path, form: Form, config: dict, vocabulary: dict[str, int]) -> None:
-    """DataError where the files beside tokenizer.json add tokens, or have other ids.
+def check_companions(folder: Path, form: Form, config: dict, specials: Iterable[str], vocabulary: dict[str, int]) -> None:
+    """DataError where the files beside tokenizer.json add tokens, find them elsewhere in a text, or have other ids.
 
-    vocabulary: of the file beside it, empty where there is none.
+    vocabulary: of the file beside it, empty where there is none. specials: are not found in texts, whatever is said of them.
     """
     ids, kinds = added_tokens(folder, config)
     stray = next((content for content in kinds if content not in form.added), None)
     if stray is not None:
         raise DataError(f"{folder}: {CONFIG} or a file beside it adds the token {stray!r}, {TOKENIZER} does not; save the tokenizer again")
-    other = next((content for content, kind in kinds.items() if not _agree(kind, form.added[content])), None)
+    found = (content for content in kinds if content not in specials)
+    other = next((content for content in found if not _agree(kinds[content], form.added[content])), None)
     if other is not None:
         raise DataError(
             f"{folder}: {CONFIG} or a file beside it says {_flags(kinds[other])} of the added token {other!r}, {TOKENIZER} "
@@ -142,6 +143,27 @@ def _added(token: dict) -> AddedToken:
     if not isinstance(values["content"], str) or not all(isinstance(v, bool) for n, v in values.items() if n != "content"):
         raise TypeError
     return AddedToken(**values)
+
+
+def _with_library_parts(form: Form) -> Form:
+    """The form with normalizer and pre-tokenizer as the library writes them (older files leave out types and defaults).
+
+    DataError where the library cannot read them.
+    """
+    from tokenizers import Tokenizer as Engine
+    from tokenizers import __version__
+
+    parts = {"normalizer": form.normalizer, "pre_tokenizer": form.pre_tokenizer}
+    try:
+        engine = Engine.from_str(json.dumps({"version": "1.0", "model": {"type": "BPE", "vocab": {}, "merges": []}} | parts))
+    except Exception as error:  # the library raises no narrower one
+        reason = " ".join(str(error).split())[:200]
+        raise DataError(
+            f"{form.path}: tokenizers {__version__} cannot read its normalizer or pre_tokenizer ({reason}); update the library, or "
+            "download the file again"
+        ) from None
+    whole = json.loads(engine.to_str())
+    return form._replace(**{name: whole[name] for name in parts})
 
 
 def _agree(kind: AddedToken, other: AddedToken) -> bool:

@@ -137,7 +137,7 @@ def load_wordpiece(folder: Path) -> WordPiece:
         return _from_form(folder, form, config)
     path = folder / "vocab.txt"
     if (folder / "bpe.codes").is_file():
-        raise DataError(f"{folder}: bpe.codes and vocab.txt are fastBPE's (as PhoBERT and BERTweet have), which is not supported; {FORMATS}")
+        raise DataError(f"{folder}: bpe.codes and vocab.txt are fastBPE's (PhoBERT, BERTweet), which is not supported; {FORMATS}")
     pieces = _read_pieces(path)
     ids, kinds = added_tokens(folder, config)
     vocabulary = pieces | ids
@@ -152,7 +152,8 @@ def _from_form(folder: Path, form: Form, config: dict) -> WordPiece:
     if form.kind != "WordPiece":
         raise DataError(f"{path}: is a {form.kind}, and vocab.txt beside it is a WordPiece's; remove the wrong one")
     check_options(form, _OPTIONS)
-    for name, part, expected in (("normalizer", form.normalizer, "BertNormalizer"), ("pre_tokenizer", form.pre_tokenizer, "BertPreTokenizer")):
+    for name, expected in (("normalizer", "BertNormalizer"), ("pre_tokenizer", "BertPreTokenizer")):
+        part = getattr(form, name)
         if part is None or part["type"] != expected:
             raise DataError(f"{path}: the {name} {part and part['type']} of a WordPiece is not supported (only {expected}); {WAY_OUT}")
     if not form.normalizer.get("clean_text", True):
@@ -167,7 +168,7 @@ def _from_form(folder: Path, form: Form, config: dict) -> WordPiece:
     _check_specials(path, vocabulary)
     check_ids(path, vocabulary)
     beside = folder / "vocab.txt"
-    check_companions(folder, form, config, _read_pieces(beside) if beside.is_file() else {})
+    check_companions(folder, form, config, SPECIALS, _read_pieces(beside) if beside.is_file() else {})
     tokenizer = WordPiece(vocabulary, normalisation, Settings(added_beside(form, SPECIALS)))
     if stray := tokenizer._pieces().keys() - form.model["vocab"].keys() - set(SPECIALS):
         raise DataError(f"{path}: the added token {min(stray)!r} has an id before others of the vocabulary; save the tokenizer again")

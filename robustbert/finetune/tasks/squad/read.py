@@ -75,10 +75,10 @@ def read_squad(path: Path, version: str, need_answers: bool = True, training: bo
         if question.id in questions:
             raise DataError(f"{place}: the id {question.id} stands in the file twice; predictions are told apart by it")
         questions[question.id] = question
-    misaligned_only = [q.id for q in questions.values() if training and q.answers and all(a.start is None for a in q.answers)]
-    misaligned.num_questions_lost = len(misaligned_only)
+    lost = [q.id for q in questions.values() if training and q.answers and all(answer.start is None for answer in q.answers)]
+    misaligned.num_questions_lost = len(lost)
     misaligned.check(path)
-    for identity in misaligned_only:
+    for identity in lost:
         del questions[identity]
     if not questions:
         raise DataError(f"{path}: holds no question; is it SQuAD's own file?")
