@@ -17,6 +17,7 @@ from robustbert.convert.tokenizer_files import transformers_has_tokenizer
 from robustbert.convert.weight_files import read_weights
 from robustbert.convert.whole_model import WholeModel, model_with
 from robustbert.data.tokenizer import Tokenizer
+from robustbert.data.tokenizer.with_transformers import read_with_transformers
 from robustbert.parallel.mesh import Mesh
 
 
@@ -94,11 +95,9 @@ class HuggingfaceReader:
         return f"transformers {transformers.__version__}"
 
     def encode(self, texts):
-        from transformers import AutoTokenizer
-
         if not transformers_has_tokenizer(self.folder):
             return None
-        return AutoTokenizer.from_pretrained(self.folder)(texts)["input_ids"]
+        return read_with_transformers(self.folder)(texts)["input_ids"]
 
     @torch.no_grad()
     def logits(self, batches):

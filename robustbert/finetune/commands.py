@@ -8,7 +8,7 @@ from pathlib import Path
 
 from robustbert.finetune.cli import given_settings
 from robustbert.finetune.ensemble import best_members, open_ensembles
-from robustbert.finetune.folders import encoder_folder, read_split, task_folder
+from robustbert.finetune.folders import encoder_folder, read_sets, task_folder
 from robustbert.finetune.output import OutputFolder, write_json
 from robustbert.finetune.progress import build_view
 from robustbert.finetune.settings import FinetuneError, option_name
@@ -134,10 +134,7 @@ def _tasks_of(options: argparse.Namespace) -> list[str]:
 
 def _check_data(task: Task, data: Path) -> None:
     """Read what a sweep will read, so that bad data is told before hours of work."""
-    folder = task_folder(task, data)
-    for split in ("train", *task.dev_splits):
-        if not read_split(task, folder, split) and split in ("train", task.dev_splits[0]):
-            raise FinetuneError(f"{folder} has no {split} set of {task.name}; --data takes the folder of the official files")
+    read_sets(task, task_folder(task, data))
 
 
 def _sweep_glue(options: argparse.Namespace, program: tuple[str, ...], names: list[str], model: Path | None) -> int:

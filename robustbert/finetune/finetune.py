@@ -9,7 +9,7 @@ import numpy as np
 from robustbert.convert.file_modes import share_weights_like
 from robustbert.device import Device
 from robustbert.finetune.evaluate import model_outputs, outputs_file, save_outputs
-from robustbert.finetune.folders import encoder_folder, read_split, task_folder
+from robustbert.finetune.folders import encoder_folder, read_sets, task_folder
 from robustbert.finetune.models import num_positions, place, read_tokenizer
 from robustbert.finetune.output import OutputFolder
 from robustbert.finetune.progress import Quiet
@@ -102,10 +102,7 @@ def finetune(task: Task, request: Request, job: Job, view: Quiet) -> dict:
 def _read(task: Task, request: Request) -> dict[str, list]:
     """The examples of the training set (or a sample of it) and of the development sets that are there."""
     folder = task_folder(task, request.data)
-    examples = {split: part for split in ("train", *task.dev_splits) if (part := read_split(task, folder, split)) is not None}
-    for split in ("train", task.dev_splits[0]):
-        if not examples.get(split):
-            raise FinetuneError(f"{folder} has no {split} set of {task.name}; is --data the folder of its official files?")
+    examples = read_sets(task, folder)
     count = request.settings.train_examples
     if 0 < count < len(examples["train"]):
         chosen = np.random.default_rng(request.settings.seed).choice(len(examples["train"]), count, replace=False)

@@ -23,6 +23,24 @@ def read_split(task: Task, folder: Path, split: str) -> list | None:
         return None
 
 
+def read_sets(task: Task, folder: Path) -> dict[str, list]:
+    """The examples of the training set and of the development sets that are there, by split.
+
+    FinetuneError where there is no training set or no first development set: it names the file that was looked for.
+    """
+    examples = {}
+    for split in ("train", *task.dev_splits):
+        try:
+            examples[split] = task.read(folder, split)
+        except FileNotFoundError as error:
+            if split in ("train", task.dev_splits[0]):
+                raise FinetuneError(
+                    f"{folder} has no {split} set of {task.name}: there is no {error.filename or error}; "
+                    "is --data the folder of its official files?"
+                ) from None
+    return examples
+
+
 def encoder_folder(model: Path | None, start_from: Path | None, cache: Path, tokenizer: Path | None = None) -> Path:
     """The Hugging Face folder with the encoder to start from; outside of torch.distributed, any number of processes may ask.
 

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import torch
 
+from robustbert.data.tokenizer.with_transformers import keep_added_specials, read_with_transformers
 from robustbert.device import PRECISION_DTYPES
 from robustbert.finetune.attention import attend_in_segments
 from robustbert.finetune.settings import FinetuneError
@@ -92,12 +93,13 @@ def read_config(source: ModelSource, **changes):
 
 def read_tokenizer(folder: Path):
     """The fast tokenizer of a folder; it gives segments if the model beside it reads them."""
-    from transformers import AutoConfig, AutoTokenizer
+    from transformers import AutoConfig
 
     with _reading(folder):
-        tokenizer, config = AutoTokenizer.from_pretrained(folder), AutoConfig.from_pretrained(folder)
+        tokenizer, config = read_with_transformers(folder), AutoConfig.from_pretrained(folder)
     if not tokenizer.is_fast:
         raise FinetuneError(f"{folder} has no fast tokenizer; save one beside the model: it has a tokenizer.json")
+    keep_added_specials(tokenizer)
     if config.model_type == "roberta" and config.type_vocab_size > 1:
         _give_segments(tokenizer)
     return tokenizer

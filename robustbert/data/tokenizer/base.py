@@ -16,6 +16,7 @@ from pathlib import Path
 import numpy as np
 
 from robustbert.data.errors import DataError
+from robustbert.data.tokenizer.settings import Settings
 
 
 class Tokenizer(ABC):
@@ -23,15 +24,17 @@ class Tokenizer(ABC):
 
     vocabulary: token -> id, ids 0 .. vocab_size - 1 without a gap, the specials among them.
     specials: the tokens that begin a block, pad it, end a segment, stand for what has no id, and mask, in this order.
+    settings: what else changes ids, such as added tokens, which are in the vocabulary and are recognised in any text.
     """
 
     # The words of a text that are encoded each by itself, whatever stands around them; see encoder.py.
-    word_pattern: re.Pattern
+    _word_pattern: re.Pattern
     # How many end tokens part the two segments of a pair.
     _num_separators: int
 
-    def __init__(self, vocabulary: dict[str, int], specials: tuple[str, str, str, str, str]):
+    def __init__(self, vocabulary: dict[str, int], specials: tuple[str, str, str, str, str], settings: Settings = Settings()):
         self._vocabulary = vocabulary
+        self.settings = settings
         self.vocab_size = len(vocabulary)
         self.bos_id, self.pad_id, self.eos_id, self.unk_id, self.mask_id = (vocabulary[token] for token in specials)
         self.special_ids = (self.bos_id, self.pad_id, self.eos_id, self.unk_id, self.mask_id)
@@ -39,6 +42,14 @@ class Tokenizer(ABC):
         self.special_tokens = specials
         self._is_special = np.zeros(self.vocab_size, bool)
         self._is_special[list(self.special_ids)] = True
+
+    @property
+    def word_pattern(self) -> re.Pattern | None:
+        """What finds the words of a text that are encoded each by itself, of the characters that encoder.py knows well.
+
+        None where settings make ids depend on more than the word: then a text is encoded whole.
+        """
+        return None if self.settings != Settings() else self._word_pattern
 
     @cached_property
     def sha256(self) -> str:
@@ -100,6 +111,16 @@ class Tokenizer(ABC):
     def _identity(self) -> list:
         """What makes the ids, as JSON can say it."""
 
+    def _identity_of_settings(self) -> list:
+        added = [token._replace(special=False) for token in self.settings.added]  # which one it is changes no id
+        return [] if self.settings == Settings() else [self.settings._replace(added=added)]
+
+    def _is_whole_word(self) -> np.ndarray:
+        """By id: the specials and the added tokens (bool), which are words by themselves."""
+        whole = self._is_special.copy()
+        whole[[self._vocabulary[token.content] for token in self.settings.added]] = True
+        return whole
+
     @abstractmethod
     def _write_files(self, folder: Path) -> None:
         """Write the files of save() into an empty folder."""
@@ -116,6 +137,19 @@ class Tokenizer(ABC):
 
     def _tokens_by_id(self) -> list[str]:
         return sorted(self._vocabulary, key=self._vocabulary.__getitem__)
+
+
+def config_of(settings: Settings, vocabulary: dict[str, int], own_class: str, model_inputs: Iterable[str]) -> dict:
+    """What tokenizer_config.json says of the settings; own_class: the class of transformers where there are none.
+
+    model_inputs: what a model is given; the general class does not know.
+    """
+    config = {"tokenizer_class": own_class}
+    if settings.need_tokenizer_json:
+        config = {"tokenizer_class": "PreTrainedTokenizerFast", "model_input_names": list(model_inputs)}
+    if settings.added:
+        config["added_tokens_decoder"] = {str(vocabulary[token.content]): token._asdict() for token in settings.added}
+    return config
 
 
 def check_ids(path: Path, vocabulary: dict[str, int]) -> None:
@@ -149,5 +183,5 @@ def write_json(path: Path, value) -> None:
 
 FORMATS = (
     "a tokenizer's folder has vocab.json and merges.txt (RoBERTa's ids), or GPT-2's encoder.json and vocab.bpe "
-    "with an optional dict.txt, or BERT's vocab.txt, or a byte-level BPE's tokenizer.json"
+    "with an optional dict.txt, or BERT's vocab.txt, or tokenizer.json of one of the two kinds"
 )

@@ -13,7 +13,17 @@ from pathlib import Path
 import numpy as np
 
 from robustbert.data.errors import DataError
-from robustbert.data.tokenizer.base import FORMATS, Tokenizer, check_ids, read_json, read_text, write_json
+from robustbert.data.tokenizer.base import FORMATS, Tokenizer, check_ids, config_of, read_json, read_text, write_json
+from robustbert.data.tokenizer.hugging_face import (
+    Form,
+    added_beside,
+    added_tokens,
+    check_companions,
+    check_options,
+    check_setting,
+    read_config,
+    read_form,
+)
 from robustbert.data.tokenizer.numbering import (
     BOS,
     BYTE_OF,
@@ -28,9 +38,13 @@ from robustbert.data.tokenizer.numbering import (
     read_dictionary,
     roberta_numbers,
 )
+from robustbert.data.tokenizer.settings import Settings, prefix_space, read_byte_level, read_normalizer
 
 _LETTER, _NUMBER = r"[^\W\d_²³¹¼½¾]", r"[\d²³¹¼½¾]"
 _UNDECODABLE = "\ufffd"
+# Options of the library's model, and what may be there: unk_token, fuse_unk and byte_fallback do nothing where every byte has a
+# token. dropout draws other ids at every call.
+_BPE_OPTIONS = {"dropout": (0.0,), "continuing_subword_prefix": ("",), "end_of_word_suffix": ("",), "ignore_merges": (False,)}
 
 
 class ByteBPE(Tokenizer):
@@ -38,17 +52,17 @@ class ByteBPE(Tokenizer):
 
     # GPT-2's words (Radford et al. 2019), as `re` can say it for the characters that encoder.py knows well, where the only
     # white space is a space.
-    word_pattern = re.compile(
+    _word_pattern = re.compile(
         rf"'s|'t|'re|'ve|'m|'ll|'d| ?{_LETTER}+| ?{_NUMBER}+| ?(?:[^\s\w]|_)+| +(?![^ ])| +"
     )
     _num_separators = 2
 
-    def __init__(self, vocabulary: dict[str, int], merges: list[tuple[str, str]]):
-        super().__init__(vocabulary, SPECIALS)
+    def __init__(self, vocabulary: dict[str, int], merges: list[tuple[str, str]], settings: Settings = Settings()):
+        super().__init__(vocabulary, SPECIALS, settings)
         self._merges = merges
 
     def __reduce__(self):
-        return ByteBPE, (self._vocabulary, self._merges)
+        return ByteBPE, (self._vocabulary, self._merges, self.settings)
 
     def word_edges(self) -> tuple[np.ndarray, np.ndarray]:
         """See Tokenizer. A word starts at a space, at a mark of punctuation, and after one; specials are words.
@@ -61,7 +75,8 @@ class ByteBPE(Tokenizer):
         texts = [_bytes_of(token).decode(errors="replace") for token in self._tokens_by_id()]
         starts = np.array([text[:1].isspace() or _is_mark(text[:1]) for text in texts])
         ends = np.array([_is_mark(text[-1:]) for text in texts])
-        return starts | self._is_special, ends | self._is_special
+        whole = self._is_whole_word()
+        return starts | whole, ends | whole
 
     def gpt2_ids(self) -> np.ndarray:
         """See Tokenizer."""
@@ -71,8 +86,12 @@ class ByteBPE(Tokenizer):
     def save_for_fairseq(self, folder: Path) -> None:
         """Write encoder.json and vocab.bpe, as GPT-2 has them, and dict.txt into a folder that exists.
 
-        DataError where <mask> is not the last id: fairseq puts it there.
+        DataError where <mask> is not the last id: fairseq puts it there; where there are settings, which fairseq does not have.
         """
+        for name, value in (*self.settings._asdict().items(), ("add_prefix_space", self.settings.add_prefix_space)):
+            if value:
+                said = value if isinstance(value, str | bool) else ", ".join(token.content for token in value)
+                raise DataError(f"the tokenizer has {name} ({said}), which fairseq's GPT-2 BPE does not know: its ids would differ")
         if self.mask_id != self.vocab_size - 1:
             raise DataError(f"{MASK} has id {self.mask_id} of {self.vocab_size}; fairseq's is the last one")
         gpt2 = gpt2_numbers(self._vocabulary, self._merges)
@@ -95,14 +114,15 @@ class ByteBPE(Tokenizer):
         return "#version: 0.2\n" + "".join(f"{left} {right}\n" for left, right in self._merges)
 
     def _identity(self) -> list:
-        return [sorted(self._vocabulary.items(), key=lambda item: item[1]), self._merges]
+        return [sorted(self._vocabulary.items(), key=lambda item: item[1]), self._merges, *self._identity_of_settings()]
 
     def _write_files(self, folder: Path) -> None:
         write_json(folder / "vocab.json", dict(sorted(self._vocabulary.items(), key=lambda item: item[1])))
         (folder / "merges.txt").write_text(self._merges_text(), encoding="utf-8")
         mask = dict(content=MASK, lstrip=True, rstrip=False, normalized=False, single_word=False)
         names = dict(bos_token=BOS, eos_token=EOS, unk_token=UNK, sep_token=EOS, cls_token=BOS, pad_token=PAD)
-        settings = dict(tokenizer_class="RobertaTokenizer", add_prefix_space=False, errors="replace", trim_offsets=True)
+        settings = dict(add_prefix_space=self.settings.add_prefix_space, errors="replace", trim_offsets=True)
+        settings |= config_of(self.settings, self._vocabulary, "RobertaTokenizer", ("input_ids", "attention_mask"))
         typed_mask = mask | {"__type": "AddedToken", "special": True}
         write_json(folder / "special_tokens_map.json", names | {"mask_token": mask})
         write_json(folder / "tokenizer_config.json", settings | names | {"mask_token": typed_mask})
@@ -116,6 +136,7 @@ class ByteBPE(Tokenizer):
         engine = Engine(models.BPE(vocab=self._vocabulary, merges=self._merges))
         engine.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
         engine.decoder = decoders.ByteLevel()
+        self.settings.apply(engine)
         return engine
 
     @cached_property
@@ -133,7 +154,7 @@ class ByteBPE(Tokenizer):
 
         engine = Engine.from_str(self._with_specials.to_str())
         engine.post_processor = processors.RobertaProcessing(
-            (EOS, self.eos_id), (BOS, self.bos_id), trim_offsets=True, add_prefix_space=False
+            (EOS, self.eos_id), (BOS, self.bos_id), trim_offsets=True, add_prefix_space=self.settings.add_prefix_space
         )
         return engine
 
@@ -143,16 +164,27 @@ def load_byte_bpe(folder: Path, dictionary: Path | None = None) -> ByteBPE:
 
     dictionary: fairseq's dict.txt, where it lies elsewhere than beside encoder.json.
     """
-    if (folder / "vocab.json").is_file():
-        vocabulary_file, merges_file = folder / "vocab.json", folder / "merges.txt"
-        vocabulary = _read_vocabulary(vocabulary_file)
-    elif (folder / "encoder.json").is_file():
-        vocabulary_file, merges_file = folder / "encoder.json", folder / "vocab.bpe"
-        vocabulary = _from_gpt2(_read_vocabulary(vocabulary_file), dictionary or folder / "dict.txt")
-    else:
-        return _load_hugging_face_form(folder / "tokenizer.json")
-    _check_vocabulary(vocabulary_file, vocabulary)
-    return ByteBPE(vocabulary, _read_merges(merges_file, vocabulary))
+    if (folder / "encoder.json").is_file() and not (folder / "vocab.json").is_file():
+        vocabulary = _from_gpt2(_read_vocabulary(folder / "encoder.json"), dictionary or folder / "dict.txt")
+        _check_vocabulary(folder / "encoder.json", vocabulary)
+        merges = _read_merges(folder / "vocab.bpe", vocabulary)
+        _check_alphabet(folder / "encoder.json", vocabulary)
+        return ByteBPE(vocabulary, merges)
+    config, form = read_config(folder), read_form(folder)
+    if form is not None:
+        return _from_form(folder, form, config)
+    path = folder / "vocab.json"
+    ids, kinds = added_tokens(folder, config)
+    vocabulary = _read_vocabulary(path) | ids
+    _check_vocabulary(path, vocabulary)
+    stray = next((content for content in kinds if content not in vocabulary), None)
+    if stray is not None:
+        raise DataError(f"{folder}: names the added token {stray!r}, but no file gives it an id; save the tokenizer again")
+    added = tuple(kinds[content] for content in sorted(kinds, key=vocabulary.get) if content not in SPECIALS)
+    pre_tokenizer = prefix_space() if config.get("add_prefix_space") else ""
+    merges = _read_merges(folder / "merges.txt", vocabulary)
+    _check_alphabet(path, vocabulary)
+    return ByteBPE(vocabulary, merges, Settings(added, pre_tokenizer=pre_tokenizer))
 
 
 def train_byte_bpe(texts: Iterator[str], vocab_size: int) -> ByteBPE:
@@ -191,36 +223,59 @@ def _from_gpt2(gpt2: dict[str, int], dictionary: Path) -> dict[str, int]:
     return roberta_numbers(sorted(gpt2, key=gpt2.__getitem__))
 
 
-def _load_hugging_face_form(path: Path) -> ByteBPE:
-    """tokenizer.json, which is all that some versions of transformers write."""
-    whole = read_json(path)
-    try:
-        model = whole["model"]
-        if model["type"] != "BPE" or "ByteLevel" not in json.dumps(whole["pre_tokenizer"]) or whole["normalizer"]:
-            raise DataError(f"{path}: is no byte-level BPE as RoBERTa's; {FORMATS}")
-        vocabulary = model["vocab"] | {token["content"]: token["id"] for token in whole["added_tokens"]}
-        pairs = (merge.split(" ") if isinstance(merge, str) else merge for merge in model["merges"])
-        merges = [(left, right) for left, right in pairs]
-    except (KeyError, TypeError, AttributeError, ValueError) as error:
-        if isinstance(error, DataError):
-            raise
-        raise DataError(f"{path}: is no tokenizer of Hugging Face's library; it is damaged, download it again") from None
+def _from_form(folder: Path, form: Form, config: dict) -> ByteBPE:
+    """What tokenizer.json says, if the files beside it say the same."""
+    path = form.path
+    if form.kind != "BPE":
+        raise DataError(f"{path}: is a {form.kind}, and vocab.json beside it is a byte-level BPE's; remove the wrong one")
+    merges = _merges_of(form)
+    check_options(form, _BPE_OPTIONS)
+    pre_tokenizer = read_byte_level(form.pre_tokenizer, path)
+    settings = Settings(added_beside(form, SPECIALS), read_normalizer(form.normalizer, path), pre_tokenizer)
+    vocabulary = form.vocabulary
     _check_vocabulary(path, vocabulary)
     stray = next((pair for pair in merges if any(token not in vocabulary for token in (*pair, "".join(pair)))), None)
     if stray:
         raise DataError(f"{path}: the merge {' '.join(stray)!r} is of tokens that the vocabulary lacks; it is damaged")
-    return ByteBPE(vocabulary, merges)
+    _check_alphabet(path, vocabulary)
+    if not settings.need_tokenizer_json or "add_prefix_space" in config:
+        prefix = settings.add_prefix_space
+        check_setting(form, config.get("add_prefix_space", False if "tokenizer_class" in config else prefix), prefix, "add_prefix_space")
+    beside = folder / "vocab.json"
+    check_companions(folder, form, config, SPECIALS, _read_vocabulary(beside) if beside.is_file() else {})
+    if (folder / "merges.txt").is_file() and _read_merges(folder / "merges.txt", vocabulary) != merges:
+        raise DataError(f"{path}: has other merges than merges.txt beside it; they belong to different tokenizers, remove the wrong one")
+    return ByteBPE(vocabulary, merges, settings)
+
+
+def _merges_of(form: Form) -> list[tuple[str, str]]:
+    try:
+        pairs = (merge.split(" ") if isinstance(merge, str) else merge for merge in form.model["merges"])
+        return [(left, right) for left, right in pairs]
+    except (KeyError, TypeError, ValueError):
+        raise DataError(f"{form.path}: its merges are no pairs of tokens; it is damaged, download it again") from None
 
 
 def _check_vocabulary(path: Path, vocabulary: dict[str, int]) -> None:
     for i, token in enumerate(SPECIALS):
         expected = i if i < NUM_LEADING_SPECIALS else vocabulary.get(MASK)
         if vocabulary.get(token) is None or vocabulary[token] != expected:
+            hint = "name GPT-2's own files encoder.json and vocab.bpe, and the ids are converted"
+            if "[CLS]" in vocabulary:
+                hint = "[CLS] and [SEP], as ModernBERT and DeBERTa have with a byte-level BPE, are not supported"
             raise DataError(
-                f"{path}: {token} has id {vocabulary.get(token)}; RoBERTa has <s> 0, <pad> 1, </s> 2, <unk> 3 and a <mask> "
-                "(name GPT-2's own files encoder.json and vocab.bpe, and the ids are converted)"
+                f"{path}: {token} has id {vocabulary.get(token)}; RoBERTa has <s> 0, <pad> 1, </s> 2, <unk> 3 and a <mask> ({hint})"
             )
     check_ids(path, vocabulary)
+
+
+def _check_alphabet(path: Path, vocabulary: dict[str, int]) -> None:
+    if missing := [character for character in BYTE_OF if character not in vocabulary]:
+        reason = "its words end in </w>" if any(token.endswith("</w>") for token in vocabulary) else "text with them would vanish"
+        raise DataError(
+            f"{path}: {len(missing)} of the 256 bytes have no token ({', '.join(map(repr, missing[:3]))}, ...; {reason}): it is no "
+            "byte-level BPE, or one trained without initial_alphabet=ByteLevel.alphabet()"
+        )
 
 
 def _read_vocabulary(path: Path) -> dict[str, int]:

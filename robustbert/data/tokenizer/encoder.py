@@ -1,7 +1,7 @@
 """Encodes many texts fast: a tokenizer works word by word, and most words have been seen before.
 
 The tokenizers library spends its time on each occurrence of a word; a dictionary of the words seen answers several
-times as fast. The ids are the library's own.
+times as fast. The ids are the library's own. A tokenizer with settings (settings.py) encodes each text whole.
 """
 
 import re
@@ -28,8 +28,8 @@ class CachingEncoder:
         """The ids of all texts one after another (int32), and the number of ids of each text (int32)."""
         if len(self._ids_of) > _MAX_WORDS:
             self._ids_of.clear()
-        find_words = self._tokenizer.word_pattern.findall
-        words_of = [find_words(text) if _WELL_KNOWN.fullmatch(text) else (text,) for text in texts]
+        pattern = self._tokenizer.word_pattern
+        words_of = [pattern.findall(text) if pattern and _WELL_KNOWN.fullmatch(text) else (text,) for text in texts]
         ids_of = self._ids_of
         unusual = {words[0] for text, words in zip(texts, words_of) if len(words) == 1 and words[0] is text}
         missing = [word for word in dict.fromkeys(chain.from_iterable(words_of)) if word not in ids_of]

@@ -5,6 +5,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from robustbert.data.errors import DataError
+from robustbert.finetune.tasks.text_file import read_text
 
 _KINDS = {list: "a list", str: "a text", int: "a whole number", dict: "an object", bool: "true or false"}
 
@@ -43,10 +44,8 @@ def texts(mapping, name: str, place: str) -> list[str]:
 
 def _text_of(path: Path) -> str:
     try:
-        return path.read_text(encoding="utf-8")
-    except UnicodeDecodeError as error:
-        raise DataError(f"{path}: not UTF-8 ({error.reason} at byte {error.start}); download it again") from None
-    except OSError as error:
+        return read_text(path)
+    except FileNotFoundError as error:
         raise DataError(f"{path}: cannot be read ({error.strerror}); the task's own file belongs there") from None
 
 

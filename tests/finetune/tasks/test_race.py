@@ -126,3 +126,12 @@ def test_settings_are_table_10s():
 
     assert column("race") == (1e-5, 16, 0.1, 4, 0.06)
     assert column("squad1.1") == column("squad2.0") == (1.5e-5, 48, 0.01, 2, 0.06)
+
+
+def test_texts_are_stripped_and_line_ends_are_spaces_as_in_fairseqs_preprocessing(tmp_path):
+    article = {"id": "a.txt", "article": " First line .\nSecond line .\n", "questions": [" Who ? "], "answers": ["A"]}
+    article["options"] = [["One ", " two", "three", "four"]]
+    (tmp_path / "dev.middle.jsonl").write_text(json.dumps(article) + "\n", encoding="utf-8")
+    question = read_race(tmp_path, "dev")[0]
+    assert (question.passage, question.text) == ("First line . Second line .", "Who ?")
+    assert [pair_text(question.text, option) for option in question.options[:2]] == ["Who ? One", "Who ? two"]

@@ -95,3 +95,64 @@ def test_real_files_are_read(shared_data):
     assert len(read_squad(shared_data / "squad" / "train-v1.1-derived.json", "1.1")) == 4371
     questions = read_squad(shared_data / "squad" / "dev-v2.0-subset.json", "2.0")
     assert (len(questions), sum(question.is_answerable for question in questions)) == (1407, 705)
+
+
+def test_misaligned_answers_are_moved_or_left_out_with_a_count(write_squad, capsys):
+    others = [(f"o{i}", "Who?", "Norse") for i in range(6)]
+    questions = [("near", "Who?", "Rollo"), ("gone", "What?", "Norse"), ("far", "What?", "led"), *others]
+
+    def misalign(content):
+        entry(content, 0)["answers"][0]["answer_start"] = 2
+        entry(content, 1)["answers"][0].update(text="Danes")
+        entry(content, 2)["answers"][0].update(text="e", answer_start=45)  # stands in many places, none beside it
+
+    path = write_squad([(_CONTEXT, questions)], change=misalign)
+    train = {question.id: question.answers for question in read_squad(path, "2.0", training=True)}
+    assert train.pop("near") == (Answer("Rollo", 0),) and list(train) == [f"o{i}" for i in range(6)]
+    message = capsys.readouterr().err
+    assert "3 of 9 answers are misaligned: 1 moved" in message and "2 questions left out" in message and message.count("\n") == 1
+    assert "the first: " in message and "(question near), answers[0]: says 'Rollo', the paragraph says 'llo l' at character 2" in message
+    # A development set keeps the text: it is scored by it
+    dev = {question.id: question.answers for question in read_squad(path, "2.0")}
+    assert len(dev) == 9 and dev["gone"] == (Answer("Danes", None),)
+
+
+def test_a_question_keeps_its_aligned_answers_in_training(write_squad, capsys):
+    def add(content):
+        entry(content)["answers"] = [{"text": "Danes", "answer_start": 0}, {"text": "Rollo", "answer_start": 0}]
+
+    path = write_squad([(_CONTEXT, [("q1", "Who?", "Rollo"), ("q2", "What?", "Norse")])], change=add)
+    assert read_squad(path, "2.0", training=True)[0].answers == (Answer("Rollo", 0),)
+    assert "1 of 3 answers are misaligned: 0 moved" in capsys.readouterr().err
+
+
+def test_a_file_of_mostly_misaligned_answers_is_refused(write_squad):
+    # As places counted in bytes of UTF-8 are: all behind the first accent are too high
+    questions = [(f"q{i}", "Who?", word) for i, word in enumerate(("Rollo", "known", "not", "him"))]
+
+    def count_bytes(content):
+        for i in range(len(questions)):
+            answer = entry(content, i)["answers"][0]
+            answer["answer_start"] = len(_CONTEXT[: answer["answer_start"]].encode())
+
+    with pytest.raises(DataError, match=r"question q1\).*says 'known'.*so are 3 of 4 answers of the file"):
+        read_squad(write_squad([(_CONTEXT, questions)], change=count_bytes), "2.0")
+
+
+def test_a_moved_answer_is_the_target_of_its_window(write_squad, reader_tokenizer):
+    path = write_squad([(_CONTEXT, [*_QUESTIONS, ("q3", "Whom?", "Norse"), ("q4", "Whom?", "Norse")])],
+                       change=lambda c: entry(c, 2)["answers"][0].update(answer_start=3))
+    task = build_task("squad2.0")
+    moved, right = task.items(read_squad(path, "2.0", training=True)[2:], reader_tokenizer, 384, True)
+    assert moved.target == right.target and moved.target[0] != 0
+
+
+def test_hugging_faces_flat_form_and_utf16_are_named(write_squad, tmp_path):
+    flat = [{"id": "q", "context": _CONTEXT, "question": "Who?", "answers": {"text": ["Rollo"], "answer_start": [0]}}]
+    path = write_squad([(_CONTEXT, _QUESTIONS)], change=lambda c: c.update(data=flat))
+    with pytest.raises(DataError, match=r"data\[0\] is a question with its context, as Hugging Face's datasets have it"):
+        read_squad(path, "2.0")
+    text = path.read_text(encoding="utf-8")
+    path.write_text(text, encoding="utf-16")
+    with pytest.raises(DataError, match="is UTF-16; convert it: iconv"):
+        read_squad(path, "2.0")

@@ -149,3 +149,13 @@ def test_predictions_are_glues_file(tmp_path):
     task = build_task("wnli-ranking")
     examples = task.read(tmp_path, "test")
     assert task.prediction_files("test", examples, [True]) == {"WNLI.tsv": "index\tprediction\n7\t1\n"}
+
+
+def test_white_space_around_a_sentence_moves_its_pronoun_and_is_not_in_its_text(tmp_path):
+    target = {"span1_text": "The pot", "span2_text": "it", "span1_index": 1, "span2_index": 7}
+    for text, number in (("The pot stood there , and it was hot . ", 6), (" The pot stood there , and it was hot .", 7)):
+        line = {"text": text, "target": target | {"span2_index": number}, "label": True, "idx": 0}
+        (tmp_path / "val.jsonl").write_text(json.dumps(line) + "\n", encoding="utf-8")
+        reference = read_wsc(tmp_path / "val.jsonl")[0]
+        assert reference.text == "The pot stood there, and it was hot."
+        assert reference.text[slice(*reference.pronoun)] == "it"

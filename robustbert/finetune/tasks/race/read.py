@@ -34,7 +34,7 @@ def read_race(folder: Path, split: str, need_answers: bool = True) -> list[RaceQ
     """
     questions = []
     if not any((folder / f"{split}.{level}.jsonl").is_file() or (folder / split / level).is_dir() for level in LEVELS):
-        raise FileNotFoundError(folder / split)
+        raise FileNotFoundError(f"{folder / split}/middle, high or {split}.middle.jsonl, {split}.high.jsonl")
     for level in LEVELS:
         for place, article in _articles(folder, split, level):
             questions += _questions(article, place, level, need_answers)
@@ -79,4 +79,6 @@ def _questions(article, place: str, level: str, need_answers: bool) -> Iterator[
         if letter is not None and (len(letter) != 1 or letter not in LETTERS):
             raise DataError(f"{where}: its answer is {letter[:40]!r}, it should be one of A, B, C, D")
         answer = None if letter is None else LETTERS.index(letter)
-        yield RaceQuestion(f"{identity}#{number}", level, passage, text.strip(), tuple(group), answer)
+        # As fairseq (examples/roberta/preprocess_RACE.py): line ends are spaces, and its BPE encoder strips what it encodes
+        passage_line = passage.replace("\n", " ").strip()
+        yield RaceQuestion(f"{identity}#{number}", level, passage_line, text.strip(), tuple(group), answer)

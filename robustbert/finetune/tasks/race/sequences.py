@@ -45,7 +45,7 @@ def pair_text(question: str, option: str) -> str:
     if question.count(_BLANK) == 1:
         filled = " ".join(question.replace(_BLANK, f" {option.strip()} ").split())
         return _SPACE_BEFORE_MARK.sub("", filled)
-    return f"{question} {option.strip()}"
+    return f"{question} {option.strip()}".strip()
 
 
 def accuracies(questions: list[RaceQuestion], predictions: list[int]) -> dict[str, float]:

@@ -38,7 +38,8 @@ class SquadTask(Task):
 
     def read(self, folder: Path, split: str) -> list[Question]:
         """The questions of train-v1.1.json, dev-v1.1.json and so on; the one file whose name begins so will do."""
-        return read_squad(_file(folder, f"{split}-v{self.version}"), self.version, need_answers=split not in self.test_splits)
+        path = _file(folder, f"{split}-v{self.version}")
+        return read_squad(path, self.version, need_answers=split not in self.test_splits, training=split == "train")
 
     def items(self, examples: list[Question], tokenizer, max_length: int, training: bool) -> list[Item]:
         """Every window of every question."""

@@ -90,6 +90,8 @@ def _answer_tokens(question: Question, starts: np.ndarray, ends: np.ndarray) -> 
     if not question.answers:
         return None
     answer = question.answers[0]
+    if answer.start is None:
+        return None
     first = int(np.searchsorted(ends, answer.start, "right"))
     last = int(np.searchsorted(starts, answer.start + len(answer.text), "left")) - 1
     return (first, last) if first <= last else None

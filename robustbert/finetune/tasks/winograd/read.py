@@ -6,7 +6,7 @@ from pathlib import Path
 
 from robustbert.data.errors import DataError
 from robustbert.finetune.tasks.json_data import field, load_json_lines
-from robustbert.finetune.tasks.tsv import read_rows
+from robustbert.finetune.tasks.tables import Columns, read_rows
 from robustbert.finetune.tasks.winograd.pairs import find_reference
 
 _SPACE_BEFORE = re.compile(r" +(?=[.,;:?!]|'s\b|n't\b)")
@@ -51,7 +51,8 @@ def read_wnli(path: Path, need_label: bool = True) -> list[Reference]:
     DataError with file and line: as read_rows, an unknown label, no pronoun in the first sentence.
     """
     references = []
-    for row in read_rows(path, ("index", "sentence1", "sentence2", *(("label",) if need_label else ()))):
+    names = ("index", "sentence1", "sentence2", *(("label",) if need_label else ()))
+    for row in read_rows(path, Columns([(name,) for name in names])):
         found = find_reference(row["sentence1"], row["sentence2"])
         if found is None:
             raise row.error("the first sentence has no pronoun that the second one replaces; is it WNLI's official file?")
@@ -72,6 +73,8 @@ def _with_pronoun(text: str, number: int, pronoun: str, place: str) -> tuple[str
             head, tail = words[i].split(pronoun, 1)
             lead = f"{before} {head}" if before else head
             behind = _SPACE_BEFORE.sub("", " ".join([tail, *words[i + 1 :]]))
-            return lead + pronoun + behind, (len(lead), len(lead) + len(pronoun))
+            # White space around it goes: words are counted with it, and no other sentence has any.
+            offset = len(lead) - len(lead.lstrip())
+            return (lead[offset:] + pronoun + behind).rstrip(), (len(lead) - offset, len(lead) - offset + len(pronoun))
     at = " ".join(words[max(0, number - 1) : number + 2])
     raise DataError(f"{place}: the pronoun {pronoun!r} is not the word {number} of the text (there is {at!r}); mend the line")
