@@ -53,6 +53,7 @@ def build_parsers() -> tuple[argparse.ArgumentParser, dict[str, argparse.Argumen
         "  launcher supervise runs/quickstart      # exit code 0 finished, 1 failed, 75 asked to stop (requeue it), 130 cancelled",
     )
     supervise.add_argument("run_dir", metavar="RUN_DIR", help="the run's directory")
+    supervise.add_argument("--lock", type=int, metavar="DESCRIPTOR", help=argparse.SUPPRESS)
     for name, default in vars(Programs()).items():
         supervise.add_argument(f"--{name}", default=default, metavar="MODULE", help=argparse.SUPPRESS)
     return parser, verbs

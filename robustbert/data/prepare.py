@@ -5,6 +5,7 @@ tokenizer/ and tokenizer.json (what it was made of), train_0000.* for the first 
 valid_0000.* for the first of data.valid, or for what data.valid_fraction holds out of train_0000.
 """
 
+import hashlib
 import json
 import os
 from concurrent.futures import ProcessPoolExecutor
@@ -16,8 +17,9 @@ import numpy as np
 
 from robustbert.config.sections import CorpusConfig, DataConfig, TokenizerSource
 from robustbert.data.blocks.packing import open_packing, stored_blocks
-from robustbert.data.corpus import IndexedCorpus
+from robustbert.data.corpus import IndexedCorpus, read_manifest
 from robustbert.data.errors import DataError
+from robustbert.data.origin import check_text, difference
 from robustbert.data.preparation.indexing import Progress, corpus_source, marked_pieces, prepare_corpus
 from robustbert.data.sampler import check_weights
 from robustbert.data.shards import find_prefixes
@@ -49,6 +51,11 @@ class PreparedCorpus:
         """Its parts, opened for reading."""
         return [IndexedCorpus(prefix) for prefix in self.prefixes]
 
+    def content(self) -> str:
+        """A hash of its token ids and their order, in hexadecimal, wherever the files lie. DataError: they cannot be read."""
+        fingerprints = " ".join(str(part.fingerprint) for part in self.open_parts())
+        return hashlib.sha256(fingerprints.encode()).hexdigest()[:32]
+
 
 @dataclass(frozen=True)
 class PreparedData:
@@ -58,6 +65,10 @@ class PreparedData:
     vocab_size: int
     train: tuple[PreparedCorpus, ...]
     valid: tuple[PreparedCorpus, ...]
+
+    def contents(self) -> dict[str, list[str]]:
+        """The hash of each corpus, in the order in which they are numbered: what a checkpoint records as its data."""
+        return {kind: [corpus.content() for corpus in getattr(self, kind)] for kind in ("train", "valid")}
 
 
 def check_sources(data_config: DataConfig) -> None:
@@ -102,18 +113,81 @@ def prepare_run(data_config: DataConfig, data_dir: str | Path, progress: Progres
 
 
 def prepared_data(data_config: DataConfig, data_dir: str | Path) -> PreparedData:
-    """Where prepare_run put a run's data; writes nothing. DataError: something is missing, damaged, or does not fit."""
-    data_dir = Path(data_dir)
-    tokenizer_dir = data_dir / "tokenizer"
+    """Where prepare_run put a run's data; writes nothing.
+
+    DataError: something is missing, damaged, or does not fit; OtherData: it was made of another text than data.train names.
+    """
+    tokenizer_dir = Path(data_dir) / "tokenizer"
     tokenizer = load_tokenizer(tokenizer_dir)
-    train = [PreparedCorpus(_prefix(c, data_dir, "train", i), c.weight, c.source) for i, c in enumerate(data_config.train)]
-    valid = [PreparedCorpus(_prefix(c, data_dir, "valid", i), name=c.source) for i, c in enumerate(data_config.valid)]
-    if data_config.valid_fraction:
-        valid = [PreparedCorpus(data_dir / f"valid_{i:04d}", name=c.source) for i, c in enumerate(data_config.train) if c.text]
-    for corpus in (*train, *valid):
-        for prefix in corpus.prefixes:
+    places = _places(data_config, Path(data_dir))
+    for place in places:
+        for prefix in place.prepared.prefixes:
             _check_tokenizer(prefix, tokenizer.sha256, _tokenizer_name(data_config))
-    return PreparedData(tokenizer_dir, tokenizer.vocab_size, tuple(train), tuple(valid))
+        place.check()
+    train, valid = (tuple(place.prepared for place in places if place.kind == kind) for kind in ("train", "valid"))
+    return PreparedData(tokenizer_dir, tokenizer.vocab_size, train, valid)
+
+
+def contents_now(data_config: DataConfig, data_dir: str | Path) -> dict[str, list[str | None]]:
+    """PreparedData.contents of what lies there; None in the place of a corpus that is not there or was made of another text."""
+    contents = {"train": [], "valid": []}
+    for place in _places(data_config, Path(data_dir)):
+        try:
+            place.check()
+            content = place.prepared.content()
+        except DataError:
+            content = None
+        contents[place.kind].append(content)
+    return contents
+
+
+def changed_sources(data_config: DataConfig, data_dir: str | Path) -> dict[str, str]:
+    """Texts that are not what they were when the run's data was made of them: their name -> what is different.
+
+    A text that is gone is none of them: the run does not need it any more.
+    """
+    changed = {}
+    for place in _places(data_config, Path(data_dir)):
+        if place.entry.text is None:
+            continue
+        try:
+            place.check()
+            now = find_source(place.entry.text, place.entry.reader).identity()
+            words = difference(read_manifest(place.prepared.prefix).source, now)
+        except (DataError, OSError):
+            continue
+        if words:
+            changed[place.entry.text] = words
+    return changed
+
+
+@dataclass(frozen=True)
+class _Place:
+    """Where one corpus of a run lies, or should lie, and the entry of the configuration that it belongs to."""
+
+    kind: str  # train or valid: which list it is read in
+    entry: CorpusConfig
+    prepared: PreparedCorpus
+    valid_fraction: float
+    held_out: bool
+
+    def check(self) -> None:
+        """OtherData where it was made of something else than the entry says; DataError where it is not there."""
+        check_text(self.entry, self.prepared.prefix, self.valid_fraction, self.held_out)
+
+
+def _places(data_config: DataConfig, data_dir: Path) -> list[_Place]:
+    """Every corpus that a run of this configuration reads, in order."""
+    fraction, places = data_config.valid_fraction, []
+    for i, c in enumerate(data_config.train):
+        prepared = PreparedCorpus(_prefix(c, data_dir, "train", i), c.weight, c.source)
+        places.append(_Place("train", c, prepared, fraction, held_out=False))
+        if fraction and c.text:
+            held_out = PreparedCorpus(data_dir / f"valid_{i:04d}", name=c.source)
+            places.append(_Place("valid", c, held_out, fraction, held_out=True))
+    for i, c in enumerate(data_config.valid):
+        places.append(_Place("valid", c, PreparedCorpus(_prefix(c, data_dir, "valid", i), name=c.source), 0.0, held_out=False))
+    return places
 
 
 def unigram_perplexity(prepared: PreparedData) -> float:

@@ -7,6 +7,8 @@ import time
 
 import pytest
 
+from launcher.attempt import newest_checkpoint_step
+
 pytestmark = [pytest.mark.timeout(240), pytest.mark.faults]
 
 
@@ -199,7 +201,8 @@ def test_killed_supervisor_leaves_no_process_and_the_run_resumes(launching):
     os.kill(supervisor, signal.SIGKILL)
     launching.wait_for(lambda: not launching.processes(), timeout_s=10)
     assert "interrupted" in launching.launcher("status").stdout
-    resumed = launching.launcher("resume", "small", "train.steps=8")
+    steps = (newest_checkpoint_step(launching.run_directory()) or 0) + 8
+    resumed = launching.launcher("resume", "small", f"train.steps={steps}")
     assert resumed.returncode == 0, resumed.stdout + launching.logs()
 
 
