@@ -60,10 +60,11 @@ def main(argv: list[str]) -> int:
 def prepare(run: RunDirectory, config_file: Path) -> None:
     """Prepare what the run reads; a run that has a checkpoint keeps the data it was trained on, as long as it is whole.
 
-    OtherData where a run that has a checkpoint would read something else than its configuration names.
+    OtherData where a run that has a checkpoint would read something else than its configuration names. DataError where some of
+    its data is lost and the text is not what it was: nothing is prepared over the rest then.
     """
     from robustbert.data.errors import DataError, OtherData
-    from robustbert.data.prepare import prepare_run, prepared_data
+    from robustbert.data.prepare import changed_sources, prepare_run, prepared_data
 
     data_config = load_config(config_file).data
     if any(run.checkpoints.glob("step_*/COMMITTED")):
@@ -72,8 +73,13 @@ def prepare(run: RunDirectory, config_file: Path) -> None:
             return
         except OtherData:
             raise  # never prepared over what the checkpoint was trained on
-        except DataError:
-            pass  # files were lost; whether they come back as they were is seen when the checkpoint is taken up
+        except DataError as error:
+            for text, words in changed_sources(data_config, run.data, by_time=False).items():
+                raise DataError(
+                    f"{text} {words} since the run's data was prepared, and that is damaged ({error}); bring the text or the data back, or "
+                    "begin a new run with these weights: train.start_from"
+                ) from None
+            # Whether the rest comes back as it was is seen when the checkpoint is taken up.
     prepare_run(data_config, run.data, ProgressFile(progress_file(run)))
 
 

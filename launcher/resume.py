@@ -38,12 +38,12 @@ def resume(options: argparse.Namespace, programs: Programs) -> int:
         _refuse_running(status)  # another command may have been faster
         former = load_config(run.config_file)
         config = load_run_config(run.config_file, options.overrides)
-        with contextlib.chdir(submit_folder(run) or Path.cwd()):  # what relative paths of a configuration mean
-            here = RunDirectory(run.path.absolute())
+        with _in_submit_folder(run) as here:
             comparison = check_changes(here, former, config, options.overrides)
-            if comparison.refusals:
-                return _say_refusals(run, former, config, comparison.refusals, options.overrides)
-            _refuse_finished(status, config)
+        if comparison.refusals:
+            return _say_refusals(run, former, config, comparison.refusals, options.overrides)
+        _refuse_finished(status, config)
+        with _in_submit_folder(run) as here:
             config = _checked(here, config)
         step = newest_step(run.checkpoints)
         print(f"run {status.name} continues from step {step}: {describe_layout(config)}", flush=True)
@@ -64,14 +64,25 @@ def check_changes(run: RunDirectory, former: RunConfig, config: RunConfig, overr
 
     former: the configuration file, which counts where the checkpoints' manifests are damaged.
     """
-    from robustbert.data.prepare import changed_sources, contents_now  # reads files; not needed by the other commands
+    from robustbert.data.errors import DataError, OtherData
+    from robustbert.data.prepare import changed_sources, contents_now, prepared_data  # not needed by the other commands
 
     own, trained, step = own_refusals(former, config), newest_trained(run.checkpoints), newest_step(run.checkpoints)
     if trained is None and step == 0:
         return Comparison(refusals=own)
     trained = trained or Trained(step, config_to_dict(former), {})
-    comparison = compare(trained, config, contents_now(config.data, run.data), _tokenizer_sha256(config))
+    sha256 = _tokenizer_sha256(config)
+    comparison = compare(trained, config, contents_now(config.data, run.data), sha256)
     comparison.refusals[:0] = own
+    if sha256 not in (None, trained.state.get("tokenizer_sha256", sha256)) and not comparison.refusals:
+        comparison.hints.append(f"{config.data.tokenizer} holds another tokenizer than the run's; the run continues with its own copy, {run.data / 'tokenizer'}")
+    if not comparison.refusals:
+        try:
+            prepared_data(config.data, run.data)
+        except OtherData as error:
+            comparison.refusals.append(Refusal("data.train", f"data.train: {error}", Way.NONE, None))
+        except DataError:
+            pass  # lost: it is prepared again, and compared when the checkpoint is taken up
     names_data = any(key in ("data", "data.train", "data.valid") for key in map(_key, overrides))
     for text, words in changed_sources(config.data, run.data).items():
         if names_data:
@@ -125,6 +136,14 @@ def replaced_config(run: RunDirectory, former: RunConfig, config: RunConfig) -> 
     except (ValueError, OSError):
         kept.replace(run.config_file)
         raise
+
+
+@contextlib.contextmanager
+def _in_submit_folder(run: RunDirectory) -> Iterator[RunDirectory]:
+    """Be where relative paths of the run's configuration begin; yields the run by its absolute path."""
+    absolute = RunDirectory(run.path.absolute())
+    with contextlib.chdir(submit_folder(run) or Path.cwd()):
+        yield absolute
 
 
 def _say_refusals(run: RunDirectory, former: RunConfig, config: RunConfig, refusals: list[Refusal], overrides: list[str]) -> int:

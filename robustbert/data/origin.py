@@ -27,14 +27,14 @@ def check_text(corpus: CorpusConfig, prefix: Path, fraction: float, held_out: bo
     readers = (f" by the reader {made_by}", f" by the reader {corpus.reader}") if other_reader else ("", "")
     raise OtherData(
         f"{prefix}: was made of {', '.join(texts)}{readers[0]} with data.valid_fraction {split[0]:g}, and the configuration names "
-        f"{corpus.text}{readers[1]} with {fraction:g}; set the configuration back, or begin a new run: train.start_from takes the weights"
+        f"{corpus.text}{readers[1]} with {fraction:g}; bring the one or the other back, or begin a new run with these weights: train.start_from"
     )
 
 
-def difference(source: dict, now: dict) -> str | None:
+def difference(source: dict, now: dict, by_time: bool = True) -> str | None:
     """How a text differs from what it was when a corpus was made of it; None where it does not.
 
-    source: of the corpus' manifest. now: TextSource.identity(). Files count by name, size and time, whatever their folder.
+    source: of the corpus' manifest. now: TextSource.identity(). Files count by name, size and (by_time) time, whatever their folder.
     """
     before = _identity(source)
     if before.get("python") != now.get("python"):
@@ -45,7 +45,7 @@ def difference(source: dict, now: dict) -> str | None:
     for name, (size, time) in sorted(today.items()):
         if then[name][0] != size:
             return f"had {then[name][0]:,} bytes in {name} and has {size:,}"
-        if then[name][1] != time:
+        if by_time and then[name][1] != time:
             return f"has a {name} that was written again"
     return None
 

@@ -141,10 +141,10 @@ def contents_now(data_config: DataConfig, data_dir: str | Path) -> dict[str, lis
     return contents
 
 
-def changed_sources(data_config: DataConfig, data_dir: str | Path) -> dict[str, str]:
+def changed_sources(data_config: DataConfig, data_dir: str | Path, by_time: bool = True) -> dict[str, str]:
     """Texts that are not what they were when the run's data was made of them: their name -> what is different.
 
-    A text that is gone is none of them: the run does not need it any more.
+    A text that is gone is none of them: the run does not need it any more. by_time: see difference.
     """
     changed = {}
     for place in _places(data_config, Path(data_dir)):
@@ -153,7 +153,7 @@ def changed_sources(data_config: DataConfig, data_dir: str | Path) -> dict[str, 
         try:
             place.check()
             now = find_source(place.entry.text, place.entry.reader).identity()
-            words = difference(read_manifest(place.prepared.prefix).source, now)
+            words = difference(read_manifest(place.prepared.prefix).source, now, by_time)
         except (DataError, OSError):
             continue
         if words:

@@ -11,6 +11,7 @@ from robustbert.optim.schedule import learning_rate
 from robustbert.resume.corpora import DataRefusal, compare_corpora, name_of
 from robustbert.resume.rules import RULES, Kind, Way
 
+_OF_FORMAT = ("model.num_token_types", "model.next_sentence_head")  # set by a data.format of pairs
 # Keys that are one value to the table, however they are built.
 _WHOLE = ("data.tokenizer", "data.train", "data.valid")
 
@@ -84,8 +85,9 @@ def compare(
     data.tokenizer names now, where it is another entry than the checkpoint's and it is known.
     """
     found, before, after = Comparison(), flatten(trained.config), flatten(config_to_dict(config))
+    follows = _OF_FORMAT if before["data.format"] != after["data.format"] else ()
     for key, new in after.items():
-        if key not in before or _is_same(key, before[key], new):
+        if key not in before or _is_same(key, before[key], new) or key in follows:
             continue
         rule, old = RULES[key], before[key]
         words = f"{key}: {shown(key, old)} -> {shown(key, new)}"
@@ -108,10 +110,10 @@ def compare(
 
 
 def own_refusals(former: RunConfig, config: RunConfig) -> list[Refusal]:
-    """The keys that say which run it is: no `resume` changes them, whatever the run has learned."""
+    """The keys that no `resume` changes, whether the run has learned something or not."""
     before, after = flatten(config_to_dict(former)), flatten(config_to_dict(config))
     own = [key for key, rule in RULES.items() if rule.kind is Kind.OWN and before[key] != after[key]]
-    texts = {key: f"{key}: {before[key]} -> {after[key]}: {RULES[key].why}" for key in own}
+    texts = {key: f"{key}: {shown(key, before[key])} -> {shown(key, after[key])}: {RULES[key].why}" for key in own}
     return [Refusal(key, text, RULES[key].way, before[key]) for key, text in texts.items()]
 
 
@@ -193,7 +195,8 @@ def rate_hints(trained: Trained, config: RunConfig) -> list[str]:
     if step >= steps or step == 0:
         return []
     last, after = _rates(trained, config)
-    if after <= last * (1 + 1e-6) or step < warmup:  # a warm-up under way rises by itself
+    # A warm-up under way rises by itself, and who gives another peak means it.
+    if after <= last * (1 + 1e-6) or step < warmup or config.optim.lr != trained.config["optim"]["lr"]:
         return []
     lr = last * (steps - warmup) / (steps - step)
     return [f"the learning rate jumps to {after / last:.3g} times what it was; for one that falls on from {last:.3g}: optim.lr={lr:.6g}"]

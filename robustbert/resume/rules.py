@@ -14,7 +14,7 @@ class Kind(Enum):
     FREE = "free"  # nothing that the run learns follows from it
     LEARNS = "learns"  # taken, shown, recorded: what the run learns, or what it measures, is another thing from here on
     FIXED = "fixed"  # refused: it cannot be had within a run that has learned something
-    OWN = "own"  # refused even before the first checkpoint: the run is called so
+    OWN = "own"  # refused even before the first checkpoint: it says which run this is, or would have no effect
     COMPARED = "compared"  # by what it stands for
 
 
@@ -65,7 +65,7 @@ RULES: dict[str, Rule] = {
         *(f"model.{key}" for key in ("num_layers", "hidden_size", "ffn_hidden_size", "num_attention_heads", "max_sequence_length")),
         *(f"model.{key}" for key in ("vocab_size", "num_token_types", "next_sentence_head")),
     ),
-    **_fixed("the sizes of the run's model are in its configuration, one by one", Way.NEW, "model.preset"),
+    "model.preset": Rule(Kind.OWN, "the sizes of the run's model are in its configuration one by one, and these count"),
     **_fixed("it is part of the function that the weights were learned for", Way.NEW, "model.layernorm_eps"),
     **_fixed("the weights were drawn when the run began", Way.NEW, "model.init_std"),
     **_learns("the share of activations that training drops", "model.dropout", "model.attention_dropout"),
