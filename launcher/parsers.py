@@ -159,7 +159,7 @@ def _add_run_verbs(verb: Callable) -> None:
     cancel = verb("cancel", "stop a run after it has saved a checkpoint", "  launcher cancel quickstart")
     resume = verb(
         "resume",
-        "go on with a stopped, failed or interrupted run",
+        "continue a stopped, failed or interrupted run; what a change means is shown, what cannot be changed is refused",
         "  launcher resume quickstart\n  launcher resume quickstart train.steps=3000",
     )
     signals = verb(

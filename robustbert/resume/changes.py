@@ -100,12 +100,11 @@ def compare(
         elif rule.kind is Kind.LEARNS:
             _take(found, trained, key, words, rule.why, rule.measures)
     now = {kind: after[f"data.{kind}"] for kind in ("train", "valid")}
-    if not any(refusal.key == "data.valid_fraction" for refusal in found.refusals):
-        for difference in compare_corpora(trained.config["data"], trained.state.get("data"), now, contents, trained.step):
-            if isinstance(difference, DataRefusal):
-                found.refusals.append(Refusal(difference.key, difference.text, difference.way, before[difference.key]))
-            else:
-                found.changes.append(Change("data.valid", difference, measures=True))
+    for difference in compare_corpora(trained.config["data"], trained.state.get("data"), now, contents, trained.step):
+        if isinstance(difference, DataRefusal):
+            found.refusals.append(Refusal(difference.key, difference.text, difference.way, before[difference.key]))
+        else:
+            found.changes.append(Change("data.valid", difference, measures=True))
     return found
 
 
