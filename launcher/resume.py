@@ -75,7 +75,8 @@ def check_changes(run: RunDirectory, former: RunConfig, config: RunConfig, overr
     comparison = compare(trained, config, contents_now(config.data, run.data), sha256)
     comparison.refusals[:0] = own
     if sha256 not in (None, trained.state.get("tokenizer_sha256", sha256)) and not comparison.refusals:
-        comparison.hints.append(f"{config.data.tokenizer} holds another tokenizer than the run's; the run continues with its own copy, {run.data / 'tokenizer'}")
+        own_copy = run.data / "tokenizer"
+        comparison.hints.append(f"{config.data.tokenizer} holds another tokenizer than the run's; the run continues with its copy {own_copy}")
     if not comparison.refusals:
         try:
             prepared_data(config.data, run.data)
@@ -93,17 +94,18 @@ def check_changes(run: RunDirectory, former: RunConfig, config: RunConfig, overr
     return comparison
 
 
-def way_out(run: RunDirectory, former: RunConfig, config: RunConfig, refusal: Refusal, overrides: list[str]) -> str:
-    """What to type instead: without the override (or with the checkpoint's value, where the file differs), or the new run that was meant."""
-    is_given = any(f"{refusal.key}.".startswith(f"{key}.") or key.startswith(f"{refusal.key}.") for key in map(_key, overrides))
-    back = f"leave {refusal.key} as it is"
-    if not is_given and refusal.former is not None:
+def refusal_line(run: RunDirectory, former: RunConfig, config: RunConfig, refusal: Refusal, overrides: list[str]) -> str:
+    """The refusal and what to type instead: no such override (the checkpoint's value, where the file differs), or the new run that was meant."""
+    line = refusal.text
+    if any(f"{refusal.key}.".startswith(f"{key}.") or key.startswith(f"{refusal.key}.") for key in map(_key, overrides)):
+        line += f"; leave {refusal.key} as it is"
+    elif refusal.former is not None:
         override = f"{refusal.key}={dump_value(_without_none(refusal.former))}"
-        back = f"set it back: {shlex.join(['launcher', 'resume', *shlex.split(run_argument(run)), override])}"
-    if refusal.way is Way.NONE:
-        return back
-    with_weights = refusal.way is Way.WEIGHTS
-    return f"{back}, or begin a new run{' with its weights' * with_weights}: {new_run(run, former, config, overrides, with_weights)}"
+        line += f"; set it back: {shlex.join(['launcher', 'resume', *shlex.split(run_argument(run)), override])}"
+    if refusal.way is not Way.NONE:
+        with_weights = refusal.way is Way.WEIGHTS
+        line += f", or begin a new run{' with its weights' * with_weights}: {new_run(run, former, config, overrides, with_weights)}"
+    return line
 
 
 def new_run(run: RunDirectory, former: RunConfig, config: RunConfig, overrides: list[str], with_weights: bool) -> str:
@@ -148,7 +150,7 @@ def _in_submit_folder(run: RunDirectory) -> Iterator[RunDirectory]:
 
 def _say_refusals(run: RunDirectory, former: RunConfig, config: RunConfig, refusals: list[Refusal], overrides: list[str]) -> int:
     for refusal in refusals:
-        print(f"launcher: error: {refusal.text}; {way_out(run, former, config, refusal, overrides)}", file=sys.stderr)
+        print(f"launcher: error: {refusal_line(run, former, config, refusal, overrides)}", file=sys.stderr)
     return NOT_USABLE
 
 
@@ -168,7 +170,8 @@ def _checked(run: RunDirectory, config: RunConfig) -> RunConfig:
 def _refuse_running(status: RunStatus) -> None:
     name = run_argument(status.run)
     if status.is_alive and status.state == "finished":
-        raise ConfigError(f"run {status.name!r} has finished at step {status.step} and its summary is being written; wait for it: launcher status {name}")
+        done = f"run {status.name!r} has finished at step {status.step} and its summary is being written"
+        raise ConfigError(f"{done}; wait for it: launcher status {name}")
     if status.is_alive or status.state == "queued":
         raise ConfigError(f"run {status.name!r} is {status.in_words()}; watch it: launcher logs {name} --follow")
 

@@ -8,7 +8,7 @@ from pathlib import Path
 from robustbert.checkpoint.manifest import CheckpointError, Manifest, committed_checkpoints, read_manifest, step_of
 from robustbert.config import RunConfig, config_to_dict
 from robustbert.optim.schedule import learning_rate
-from robustbert.resume.corpora import DataRefusal, compare_corpora, name_of
+from robustbert.resume.corpora import DataRefusal, compare_corpora, given, name_of
 from robustbert.resume.rules import RULES, Kind, Way
 
 _OF_FORMAT = ("model.num_token_types", "model.next_sentence_head")  # set by a data.format of pairs
@@ -40,7 +40,7 @@ class Change:
 
 @dataclass(frozen=True)
 class Refusal:
-    """A change that cannot be had within the run. `former`: the value that the checkpoint was trained with."""
+    """A change that cannot be had within the run. `former`: the key's value in the checkpoint's configuration; None where it is the same."""
 
     key: str
     text: str
@@ -102,7 +102,9 @@ def compare(
     now = {kind: after[f"data.{kind}"] for kind in ("train", "valid")}
     for difference in compare_corpora(trained.config["data"], trained.state.get("data"), now, contents, trained.step):
         if isinstance(difference, DataRefusal):
-            found.refusals.append(Refusal(difference.key, difference.text, difference.way, before[difference.key]))
+            old = before[difference.key]
+            former = None if given(old) == given(after[difference.key]) else old
+            found.refusals.append(Refusal(difference.key, difference.text, difference.way, former))
         else:
             found.changes.append(Change("data.valid", difference, measures=True))
     return found
@@ -198,7 +200,7 @@ def rate_hints(trained: Trained, config: RunConfig) -> list[str]:
     if after <= last * (1 + 1e-6) or step < warmup or config.optim.lr != trained.config["optim"]["lr"]:
         return []
     lr = last * (steps - warmup) / (steps - step)
-    return [f"the learning rate jumps to {after / last:.3g} times what it was; for one that falls on from {last:.3g}: optim.lr={lr:.6g}"]
+    return [f"the learning rate jumps to {after / last:.3g} times what it was; for one that continues to fall from {last:.3g}: optim.lr={lr:.6g}"]
 
 
 def _rates(trained: Trained, config: RunConfig) -> tuple[float, float]:

@@ -30,7 +30,7 @@ def compare_corpora(
     not prepared, or made of something else.
     """
     recorded = recorded or {}
-    train, valid = ((_given(former[kind]), _given(now[kind])) for kind in ("train", "valid"))
+    train, valid = ((given(former[kind]), given(now[kind])) for kind in ("train", "valid"))
     yield from _compare_train(*train, recorded.get("train"), contents["train"], step)
     yield from _compare_valid(*valid, _differ(recorded.get("valid"), contents["valid"]), step)
 
@@ -49,7 +49,8 @@ def _compare_train(
 
     both = f"data.train: {_names(former)} -> {_names(now)}"
     if len(former) != len(now):
-        yield refusal(both, f"all corpora together are one order of samples; the run has learned from the former up to step {step}, and {_NO_PLACE}")
+        learned = f"the run has learned from the former up to step {step}, and {_NO_PLACE}"
+        yield refusal(both, f"all corpora together are one order of samples; {learned}")
         return
     if former != now and sorted(map(_names, zip(former))) == sorted(map(_names, zip(now))):
         yield refusal(both, "a corpus is known by its number, and so are its samples; another order of the corpora gives other samples")
@@ -58,7 +59,8 @@ def _compare_train(
         words = f"data.train[{i}]: {name_of(old)} -> {name_of(new)}"
         known = recorded[i] if recorded is not None and i < len(recorded) else None
         if old.get("weight") != new.get("weight"):
-            yield refusal(words, "which samples come from a corpus follows from all weights and from how many came before: some would be left out or come again")
+            follows = "which samples come from a corpus follows from all weights and from how many came before"
+            yield refusal(words, f"{follows}: some would be left out or come again")
         elif old == new:
             if None not in (known, contents[i]) and contents[i] != known:
                 reason = f"its indexed data are not those that the checkpoint of step {step} was trained on; bring those back"
@@ -71,9 +73,11 @@ def _compare_valid(former: list[dict], now: list[dict], is_other: bool, step: in
     words = f"data.valid: {_names(former)} -> {_names(now)}"
     if former == now:
         if is_other:
-            yield f"data.valid: the held-out text is another than at step {step}, under the same name; perplexities before and after cannot be compared"
+            what = f"the held-out text is another than at step {step}, under the same name"
+            yield f"data.valid: {what}; perplexities before and after cannot be compared"
     elif any("text" in entry and entry not in former[i : i + 1] for i, entry in enumerate(now)):
-        reason = "a run that has begun prepares no other held-out text; prepare it with tools/preprocess and give its path: 'data.valid=[{path: PREFIX}]'"
+        reason = "a run that has begun prepares no other held-out text; "
+        reason += "prepare it with tools/preprocess and give its path: 'data.valid=[{path: PREFIX}]'"
         yield DataRefusal("data.valid", f"{words}: {reason}", Way.NONE)
     elif is_other:
         yield f"{words} (held-out perplexities before and after are of other texts)"
@@ -88,7 +92,7 @@ def _differ(recorded: list[str] | None, contents: list[str | None]) -> bool:
     return recorded is not None and None not in contents and recorded != contents
 
 
-def _given(entries: list[Mapping]) -> list[dict]:
+def given(entries: list[Mapping]) -> list[dict]:
     """Entries without the keys that are left at none: a checkpoint of an older version knows fewer."""
     return [{key: value for key, value in entry.items() if value is not None} for entry in entries]
 

@@ -67,7 +67,9 @@ def test_without_a_change_a_step_has_the_samples_that_it_always_had():
 
 
 def test_a_checkpoint_of_an_older_version_is_taken_up():
-    old = {key: value for key, value in state(8, step=5, data_step=5).to_dict().items() if key not in ("data", "samples_per_step", "first_data_step", "first_sample")}
+    old = state(8, step=5, data_step=5).to_dict()
+    for key in ("data", "samples_per_step", "first_data_step", "first_sample"):
+        del old[key]
     progress = state(8)
     progress.restore(old)
     assert (progress.step, progress.samples_per_step, progress.first_sample, progress.data) == (5, 8, 0, {"train": ["a"], "valid": []})

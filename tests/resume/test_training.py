@@ -37,7 +37,8 @@ def test_a_changed_batch_size_goes_on_with_the_next_sample_and_is_recorded(run):
     train(Job(), changed(config, run, "train.steps=8", "train.global_batch_size=16", "data.masking.probability=0.3"), run)
     assert [line["corpus_samples"].popitem()[1] for line in run.metrics()] == [8, 16, 24, 32, 40, 48, 64, 80]
     event = next(event for event in run.events() if event["event"] == "config_changed")
-    assert event["step"] == 6 and [line.partition(":")[0] for line in event["changes"]] == ["data.masking.probability", "train.steps", "train.global_batch_size"]
+    keys = [line.partition(":")[0] for line in event["changes"]]
+    assert event["step"] == 6 and keys == ["data.masking.probability", "train.steps", "train.global_batch_size"]
     first, last = (event for event in run.events() if event["event"] == "finished")
     assert first["heldout_perplexity_before"] is not None and last["heldout_perplexity_before"] is None, "it was measured with other masks"
     state = json.loads((run.checkpoints / "step_00000008" / "MANIFEST.json").read_text())["state"]
@@ -46,11 +47,13 @@ def test_a_changed_batch_size_goes_on_with_the_next_sample_and_is_recorded(run):
 
 def test_training_refuses_what_cannot_continue_and_leaves_the_checkpoints(run, tmp_path):
     config, run = run
-    for override, message in (("run.seed=2", "run.seed: 1 -> 2"), ("model.num_layers=4", "model.num_layers: 2 -> 4"), ("train.steps=5", "the run has done 6 steps")):
+    refused = {"run.seed=2": "run.seed: 1 -> 2", "model.num_layers=4": "model.num_layers: 2 -> 4", "train.steps=5": "the run has done 6 steps"}
+    for override, message in refused.items():
         with pytest.raises(CheckpointError, match=message):
             train(Job(), changed(config, run, override), run)
     write_text(tmp_path / "other.txt", num_documents=70)
-    other = dataclasses.replace(config.data, train=(dataclasses.replace(config.data.train[0], text=str(tmp_path / "other.txt")),), tokenizer=str(run.data / "tokenizer"))
+    text = dataclasses.replace(config.data.train[0], text=str(tmp_path / "other.txt"))
+    other = dataclasses.replace(config.data, train=(text,), tokenizer=str(run.data / "tokenizer"))
     prepare_run(other, tmp_path / "other")
     by_path = f"data.train=[{{path: {tmp_path / 'other' / 'train_0000'}}}]"
     with pytest.raises(CheckpointError, match=r"data.train\[0\]: .*text.txt -> .*train_0000: the run has learned from the former up to step 6"):
