@@ -15,7 +15,7 @@ BROKEN_PIPE = 141  # exit code: 128 + SIGPIPE, as of other commands
 # Module and function of each verb, imported when it is asked for.
 _ANSWERS = {
     "submit": ("launcher.submit", "submit"),
-    "resume": ("launcher.submit", "resume"),
+    "resume": ("launcher.resume", "resume"),
     "plan": ("launcher.plan", "plan"),
     "doctor": ("launcher.doctor.command", "doctor"),
     "sweep": ("launcher.sweep.command", "sweep"),
@@ -57,7 +57,7 @@ def _answer(verb: str, options: argparse.Namespace, programs: Programs) -> int:
         from launcher.supervise import supervise
 
         programs = Programs(options.prepare, options.worker, options.summary)
-        return supervise(RunDirectory(Path(options.run_dir).absolute()), programs)
+        return supervise(RunDirectory(Path(options.run_dir).absolute()), programs, options.lock)
     module, name = _ANSWERS[verb]
     function = getattr(importlib.import_module(module), name)
     return function(options, programs) if verb in _START_PROGRAMS else function(options)

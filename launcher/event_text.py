@@ -122,6 +122,7 @@ _LINES = {
     "checkpoint_rejected": lambda event: f"checkpoint {event.path} rejected: {event.reason}",
     "rank_lost": _rank_lost,
     "restarted": _restarted,
+    "config_changed": lambda event: f"the configuration changed at step {event.step}: {'; '.join(event.items('changes'))}",
     "preempted": lambda event: f"stopped at step {event.step}: {event.reason}",
     "stopping": lambda event: f"asked to stop: {event.reason}",
     "finished": _finished,

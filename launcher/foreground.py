@@ -10,7 +10,7 @@ import time
 from launcher.programs import Programs, python_path
 from launcher.progress import RunFeed, build_view
 from launcher.run_status import read_status, way_on, ways_to_follow
-from launcher.supervisor_record import read_supervisor
+from launcher.supervisor_record import RunLock, read_supervisor
 from robustbert.config import RunConfig
 from robustbert.run_directory import RunDirectory
 
@@ -19,10 +19,13 @@ START_TIMEOUT_S = 30.0
 _TOLD_BY_EVENTS = (1, 75, 130)  # exit codes of a supervisor whose events say what happened
 
 
-def run_in_foreground(run: RunDirectory, config: RunConfig, programs: Programs) -> int:
-    """Supervise the run in a process of its own, show its progress until it ends; returns its exit code."""
+def run_in_foreground(run: RunDirectory, config: RunConfig, programs: Programs, lock: RunLock) -> int:
+    """Supervise the run in a process of its own, show its progress until it ends; returns its exit code.
+
+    lock: the run's, which the supervisor takes over.
+    """
     feed = RunFeed(run)
-    supervisor = _start_supervisor(run, programs)
+    supervisor = _start_supervisor(run, programs, lock)
     with build_view(feed, config.train.steps) as view, _Interrupts(supervisor, view.say, config.fault_tolerance.stop_grace_s):
         while supervisor.poll() is None:
             view.update()
@@ -38,9 +41,9 @@ def run_in_foreground(run: RunDirectory, config: RunConfig, programs: Programs) 
     return supervisor.returncode if supervisor.returncode >= 0 else 128 - supervisor.returncode
 
 
-def run_in_background(run: RunDirectory, programs: Programs) -> int:
-    """Start the run's supervisor, wait until it has taken over, and say how to follow it."""
-    supervisor = _start_supervisor(run, programs)
+def run_in_background(run: RunDirectory, programs: Programs, lock: RunLock) -> int:
+    """Start the run's supervisor, wait until it has taken over the lock and the run, and say how to follow it."""
+    supervisor = _start_supervisor(run, programs, lock)
     deadline = time.monotonic() + START_TIMEOUT_S
     while time.monotonic() < deadline and supervisor.poll() is None:
         record = read_supervisor(run)
@@ -54,18 +57,22 @@ def run_in_background(run: RunDirectory, programs: Programs) -> int:
     return 0
 
 
-def _start_supervisor(run: RunDirectory, programs: Programs) -> subprocess.Popen:
-    """A process in a session of its own: neither the terminal's end nor its Ctrl-C reaches it."""
+def _start_supervisor(run: RunDirectory, programs: Programs, lock: RunLock) -> subprocess.Popen:
+    """A process in a session of its own: neither the terminal's end nor its Ctrl-C reaches it. It holds the lock from now on."""
     run.logs.mkdir(exist_ok=True)
+    held = ["--lock", str(lock.descriptor)]
     with open(run.logs / "supervisor.log", "a", encoding="utf-8") as log:
-        return subprocess.Popen(
-            [sys.executable, "-m", "launcher", "supervise", str(run.path.absolute()), *programs.as_options()],
+        supervisor = subprocess.Popen(
+            [sys.executable, "-m", "launcher", "supervise", str(run.path.absolute()), *held, *programs.as_options()],
             stdin=subprocess.DEVNULL,
             stdout=log,
             stderr=subprocess.STDOUT,
             start_new_session=True,
+            pass_fds=(lock.descriptor,),
             env=os.environ | {"PYTHONPATH": python_path()},
         )
+    lock.release()
+    return supervisor
 
 
 class _Interrupts:

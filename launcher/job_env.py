@@ -10,6 +10,8 @@ from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
 
+from launcher.processes import JOB_MARK
+
 
 @dataclass(frozen=True)
 class RankEnv:
@@ -116,6 +118,11 @@ def rank_environment(
 def find_attempt(environ: Mapping[str, str]) -> int:
     """Which attempt of its supervision this process belongs to; 1 where nothing tells."""
     return _first(environ, (ATTEMPT_VARIABLE,)) or 1
+
+
+def find_job_mark(environ: Mapping[str, str]) -> str | None:
+    """The mark of the supervision that this process belongs to; None where it was started by hand."""
+    return environ.get(JOB_MARK)
 
 
 def shares_gpus(environ: Mapping[str, str]) -> bool:

@@ -53,6 +53,7 @@ def build_parsers() -> tuple[argparse.ArgumentParser, dict[str, argparse.Argumen
         "  launcher supervise runs/quickstart      # exit code 0 finished, 1 failed, 75 asked to stop (requeue it), 130 cancelled",
     )
     supervise.add_argument("run_dir", metavar="RUN_DIR", help="the run's directory")
+    supervise.add_argument("--lock", type=int, metavar="DESCRIPTOR", help=argparse.SUPPRESS)
     for name, default in vars(Programs()).items():
         supervise.add_argument(f"--{name}", default=default, metavar="MODULE", help=argparse.SUPPRESS)
     return parser, verbs
@@ -158,7 +159,7 @@ def _add_run_verbs(verb: Callable) -> None:
     cancel = verb("cancel", "stop a run after it has saved a checkpoint", "  launcher cancel quickstart")
     resume = verb(
         "resume",
-        "go on with a stopped, failed or interrupted run",
+        "continue a stopped, failed or interrupted run; what a change means is shown, what cannot be changed is refused",
         "  launcher resume quickstart\n  launcher resume quickstart train.steps=3000",
     )
     signals = verb(

@@ -1,6 +1,6 @@
-"""`python -m launcher.prepare_data RUN_DIR`: prepares the run's text, in a process that can be stopped at any moment.
+"""`python -m launcher.prepare_data RUN_DIR [CONFIG]`: prepares the run's text, in a process that can be stopped at any moment.
 
-How far it is stands in RUN/progress.json; an error is left in logs/prepare.error.json.
+CONFIG is the run's config.yaml by default. How far it is stands in RUN/progress.json; an error is left in logs/prepare.error.json.
 """
 
 import json
@@ -48,7 +48,7 @@ def main(argv: list[str]) -> int:
     die_with_parent()
     run = RunDirectory(Path(argv[0]))
     try:
-        prepare(run)
+        prepare(run, Path(argv[1]) if len(argv) > 1 else run.config_file)
     except Exception as error:
         record = ErrorRecord.of(error, rank=None)
         record.write(prepare_error_file(run))
@@ -57,18 +57,29 @@ def main(argv: list[str]) -> int:
     return 0
 
 
-def prepare(run: RunDirectory) -> None:
-    """Prepare what the run reads; a run that has a checkpoint keeps the data it was trained on, as long as it is whole."""
-    from robustbert.data.errors import DataError
-    from robustbert.data.prepare import prepare_run, prepared_data
+def prepare(run: RunDirectory, config_file: Path) -> None:
+    """Prepare what the run reads; a run that has a checkpoint keeps the data it was trained on, as long as it is whole.
 
-    data_config = load_config(run.config_file).data
+    OtherData where a run that has a checkpoint would read something else than its configuration names. DataError where some of
+    its data is lost and the text is not what it was: nothing is prepared over the rest then.
+    """
+    from robustbert.data.errors import DataError, OtherData
+    from robustbert.data.prepare import changed_sources, prepare_run, prepared_data
+
+    data_config = load_config(config_file).data
     if any(run.checkpoints.glob("step_*/COMMITTED")):
         try:
             prepared_data(data_config, run.data)
             return
-        except DataError:
-            pass  # another corpus was configured, or files were lost
+        except OtherData:
+            raise  # never prepared over what the checkpoint was trained on
+        except DataError as error:
+            for text, words in changed_sources(data_config, run.data, by_time=False).items():
+                raise DataError(
+                    f"{text} {words} since the run's data was prepared, and that is damaged ({error}); bring the text or the data back, or "
+                    "begin a new run with these weights: train.start_from"
+                ) from None
+            # Whether the rest comes back as it was is seen when the checkpoint is taken up.
     prepare_run(data_config, run.data, ProgressFile(progress_file(run)), lambda line: run.append_event("text_found", text=line))
 
 

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import psutil
 
-JOB_MARK = "ROBUSTBERT_JOB"  # set for every process of a job, never read by them
+JOB_MARK = "ROBUSTBERT_JOB"  # set for every process of a job
 KILL_TIMEOUT_S = 10.0
 
 

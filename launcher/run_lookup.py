@@ -24,3 +24,10 @@ def find_run(name: str, folder: Path) -> RunDirectory:
     raise ConfigError(
         f"no run {name!r} in {folder}; there are {', '.join(known[:8])}{', ...' if len(known) > 8 else ''}"
     )
+
+
+def submit_folder(run: RunDirectory) -> Path | None:
+    """The folder that the run was submitted in; None where that is not known, or gone."""
+    submitted = next((event for event in run.events() if event["event"] == "submitted"), {})
+    folder = submitted.get("folder")
+    return Path(folder) if folder and Path(folder).is_dir() else None

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from launcher.attempt import newest_checkpoint_step
 from launcher.schedulers import find_scheduler
-from launcher.supervisor_record import is_supervised
+from launcher.supervisor_record import is_supervised, read_supervisor
 from robustbert.config import ConfigError, load_config
 from robustbert.durations import duration
 from robustbert.json_lines import last_lines
@@ -80,7 +80,7 @@ def read_status(run: RunDirectory) -> RunStatus:
     step = decisive.get("step") if state in ("finished", "stopped") else newest.get("step")
     if step is None:
         step = newest.get("step") or checkpoint_step or 0
-    total_steps = _total_steps(run)
+    total_steps = _total_steps(run, alive)
     return RunStatus(
         run=run,
         state=state,
@@ -178,9 +178,11 @@ def _reason(events: list[dict], decisive: dict) -> str:
     return decisive.get("reason", "")
 
 
-def _total_steps(run: RunDirectory) -> int | None:
+def _total_steps(run: RunDirectory, alive: bool) -> int | None:
+    record = read_supervisor(run) if alive else None
+    supervised = None if record is None else run.supervised_config_file(record.job_mark)
     try:
-        return load_config(run.config_file).train.steps
+        return load_config(supervised if supervised and supervised.exists() else run.config_file).train.steps
     except ConfigError:
         return None
 

@@ -1,4 +1,4 @@
-"""`launcher submit` and `launcher resume`: from a configuration, or a run that stopped, to a supervised run."""
+"""`launcher submit`: from a configuration to a supervised run."""
 
 import argparse
 import importlib.util
@@ -13,11 +13,10 @@ from launcher.foreground import run_in_background, run_in_foreground
 from launcher.processes_per_node import check_gpus, load_run_config
 from launcher.programs import Programs, module_command
 from launcher.queue import describe_submission, put_into_queue
-from launcher.run_lookup import find_run
 from launcher.run_status import read_status, run_argument
 from launcher.schedulers import find_scheduler, has_queue
 from launcher.supervisor_record import hold_lock, is_supervised
-from robustbert.config import ConfigError, RunConfig, dump_config, load_config
+from robustbert.config import ConfigError, RunConfig, dump_config
 from robustbert.run_directory import RunDirectory
 from robustbert.train.start_from import check_start, find_start, with_pinned_start
 
@@ -41,46 +40,14 @@ def submit(options: argparse.Namespace, programs: Programs) -> int:
     check_needs(config)
     create_run(run, config)
     print(f"run {config.run.name} in {run.path}: {describe_layout(config)}", flush=True)
-    if has_queue(scheduler):
-        try:
-            return put_into_queue(run, config, scheduler, programs)
-        except ConfigError:
-            shutil.rmtree(run.path)  # made a moment ago, and nothing has run
-            raise
-    return run_in_background(run, programs) if options.detach else run_in_foreground(run, config, programs)
-
-
-def resume(options: argparse.Namespace, programs: Programs) -> int:
-    """Go on with a run that is not running, from its newest checkpoint; overrides change its configuration."""
-    run = find_run(options.run, Path(options.dir))
-    config = load_run_config(run.config_file, options.overrides)
-    former = load_config(run.config_file)
-    if config.run != former.run:
-        raise ConfigError(
-            "run.name, run.dir and run.seed belong to the run and cannot change when it is resumed; submit a new run"
-        )
-    scheduler = find_scheduler(config.cluster.scheduler)
-    scheduler.check(config.cluster)
-    check_gpus(config.cluster)
-    scheduler.find_starter()
-    check_extras(config)
-    status = read_status(run)
-    name = run_argument(run)
-    if status.is_alive or status.state == "queued":
-        raise ConfigError(f"run {status.name!r} is {status.in_words()}; watch it: launcher logs {name} --follow")
-    if status.state == "finished" and config.train.steps <= status.step:
-        raise ConfigError(
-            f"run {status.name!r} is finished at step {status.step}; to train on, give more steps: "
-            f"launcher resume {name} train.steps={2 * status.step or 1}"
-        )
-    with hold_lock(run):
-        if config != former:
-            _replace_config(run, config)
-        run.append_event("restarted", step=status.checkpoint_step or 0, by="the user", overrides=options.overrides)
-    print(f"run {status.name} goes on from step {status.checkpoint_step or 0}: {describe_layout(config)}", flush=True)
-    if has_queue(scheduler):
-        return put_into_queue(run, config, scheduler, programs)
-    return run_in_background(run, programs) if options.detach else run_in_foreground(run, config, programs)
+    with hold_lock(run) as lock:
+        if has_queue(scheduler):
+            try:
+                return put_into_queue(run, config, scheduler, programs)
+            except ConfigError:
+                shutil.rmtree(run.path)  # made a moment ago, and nothing has run
+                raise
+        return run_in_background(run, programs, lock) if options.detach else run_in_foreground(run, config, programs, lock)
 
 
 def describe_layout(config: RunConfig) -> str:
@@ -199,24 +166,18 @@ def create_run(run: RunDirectory, config: RunConfig) -> None:
     run.append_event("submitted", folder=str(Path.cwd()), command=["launcher", *sys.argv[1:]])
 
 
-def _replace_config(run: RunDirectory, config: RunConfig) -> None:
-    """Write the new configuration; the former stays as config.before-resume-N.yaml."""
-    number = 1
-    while (former := run.path / f"config.before-resume-{number}.yaml").exists():
+def free_name(run: RunDirectory) -> str:
+    """A name beside the run's that no run has yet: NAME-2, NAME-3, ..."""
+    number = 2
+    while run.path.with_name(f"{run.path.name}-{number}").exists():
         number += 1
-    former.write_bytes(run.config_file.read_bytes())
-    draft = run.path / ".config.yaml.new"
-    draft.write_text(dump_config(config), encoding="utf-8")
-    draft.replace(run.config_file)
+    return f"{run.path.name}-{number}"
 
 
 def _run_exists(run: RunDirectory, options: argparse.Namespace) -> str:
     name = run.path.name
-    number = 2
-    while run.path.with_name(f"{name}-{number}").exists():
-        number += 1
     overrides = [override for override in options.overrides if not override.startswith("run.name=")]
-    other = shlex.join(["launcher", "submit", options.config, *overrides, f"run.name={name}-{number}"])
+    other = shlex.join(["launcher", "submit", options.config, *overrides, f"run.name={free_name(run)}"])
     if not run.config_file.exists():
         return f"{run.path} exists and is not a run; another name: {other}"
     status = read_status(run)

@@ -21,25 +21,28 @@ from launcher.programs import Programs, module_command, python_path
 from launcher.pulse import ADDRESS_VARIABLE
 from launcher.recovery import GiveUp, Recovery
 from launcher.rendezvous import own_address_towards
+from launcher.run_lookup import submit_folder
 from launcher.schedulers import find_scheduler, has_queue
 from launcher.stop_request import StopRequest
-from launcher.supervisor_record import SupervisorRecord, beat, hold_lock, read_supervisor
+from launcher.supervisor_record import SupervisorRecord, beat, hold_lock, is_supervised, read_supervisor
 from launcher.watcher import Watcher
-from robustbert.config import load_config
+from robustbert.config import dump_config, load_config
 from robustbert.run_directory import RunDirectory
 
 FINISHED, FAILED = 0, 1  # exit codes; a stopped run's are in StopRequest
 POLL_S = 0.1
+LOCK_PATIENCE_S = 10.0  # for the command that has queued the run to let it go
 CLOSING_TIMEOUT_S = 3.0  # from the end of a job until its processes' connections are closed, where they can be
 
 
-def supervise(run: RunDirectory, programs: Programs) -> int:
+def supervise(run: RunDirectory, programs: Programs, lock: int | None = None) -> int:
     """Run the run in `run.path` to its end; returns the exit code.
 
-    `run.path` is absolute. 0 finished, 1 failed, 130 stopped by the user, 75 preempted (resume it).
-    RunIsSupervised where another process supervises the run.
+    `run.path` is absolute. 0 finished, 1 failed, 130 stopped by the user, 75 preempted (resume it). lock: the descriptor of the
+    run's lock, where the command that started this process holds it. RunIsSupervised where another process supervises the run.
     """
-    with hold_lock(run):
+    patience_s = 0.0 if is_supervised(run) else LOCK_PATIENCE_S
+    with hold_lock(run, patience_s=patience_s, descriptor=lock):
         former = read_supervisor(run)
         if former is not None and (num_left := former.kill_leftover_job()):
             print(f"ended {num_left} processes that a killed supervisor had left")
@@ -57,6 +60,10 @@ class Supervisor:
         self.stop = StopRequest()
         self.record = SupervisorRecord.of_this_process()
         self.record.write(run)
+        self.config_file = run.supervised_config_file(self.record.job_mark)
+        for left_behind in run.path.glob(run.supervised_config_file("*").name):
+            left_behind.unlink()
+        self.config_file.write_text(dump_config(self.config), encoding="utf-8")
         self.events = EventsSince(run)
         self.scheduler = find_scheduler(self.config.cluster.scheduler)
         self.nodes = NodePool(
@@ -84,6 +91,7 @@ class Supervisor:
             )
         finally:
             self.watcher.close()
+            self.config_file.unlink(missing_ok=True)
 
     def prepare(self) -> int | None:
         """Make the run's data ready; returns an exit code where the run ends here."""
@@ -209,7 +217,8 @@ class Supervisor:
     def run_program(self, module: str, log_name: str) -> int:
         """Run a program beside the training to its end, or until a stop is asked for; returns its exit code."""
         environment = os.environ | {"PYTHONPATH": python_path()}
-        command, log = module_command(module, self.run.path), self.run.logs / log_name
+        command = [*module_command(module, self.run.path), str(self.config_file)]
+        log = self.run.logs / log_name
         job = RunningJob.start(command, log, environment, module, self.record.job_mark)
         try:
             while not job.is_over() and not self.stop.is_set:
@@ -244,6 +253,5 @@ class Supervisor:
 
 def _go_to_folder_of_submit(run: RunDirectory) -> None:
     """Relative paths of the configuration mean the folder that the run was submitted in, wherever it is resumed."""
-    submitted = next((event for event in run.events() if event["event"] == "submitted"), {})
-    if os.path.isdir(submitted.get("folder", "")):
-        os.chdir(submitted["folder"])
+    if folder := submit_folder(run):
+        os.chdir(folder)

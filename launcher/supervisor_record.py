@@ -90,22 +90,51 @@ def heartbeat_age_s(run: Supervised) -> float:
     return time.time() - _record_file(run).stat().st_mtime
 
 
-@contextlib.contextmanager
-def hold_lock(run: Supervised, refusal: str | None = None) -> Iterator[None]:
-    """Be the only one that changes or supervises the run; RunIsSupervised (with the words `refusal`) at once where another one is.
+class RunLock:
+    """The lock of a run, held until it is released, or until the last process that has it ends."""
 
-    The lock ends with the process that holds it.
+    def __init__(self, descriptor: int):
+        self.descriptor = descriptor
+
+    def release(self) -> None:
+        """A process that the descriptor was handed to keeps the lock."""
+        if self.descriptor >= 0:
+            os.close(self.descriptor)
+            self.descriptor = -1
+
+
+@contextlib.contextmanager
+def hold_lock(run: Supervised, refusal: str | None = None, patience_s: float = 0.0, descriptor: int | None = None) -> Iterator[RunLock]:
+    """Be the only one that changes or supervises the run; RunIsSupervised (with the words `refusal`) where another one is.
+
+    patience_s: how long to wait for it. descriptor: of the lock that the process which started this one held and handed over.
     """
-    descriptor = os.open(run.path / "supervisor.lock", os.O_RDWR | os.O_CREAT, 0o666)  # not inherited by children
+    if descriptor is None or not os.path.samestat(os.fstat(descriptor), os.stat(_lock_file(run))):
+        descriptor = os.open(_lock_file(run), os.O_RDWR | os.O_CREAT, 0o666)
+    os.set_inheritable(descriptor, False)
+    lock = RunLock(descriptor)
     try:
-        try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            words = refusal or f"run {run.path.name!r} is already running; watch it: launcher logs {run.path} --follow"
-            raise RunIsSupervised(words) from None
-        yield
+        deadline = time.monotonic() + patience_s
+        while not _has_taken(descriptor):
+            if time.monotonic() >= deadline:
+                words = refusal or f"run {run.path.name!r} is already running; watch it: launcher logs {run.path} --follow"
+                raise RunIsSupervised(words)
+            time.sleep(0.05)
+        yield lock
     finally:
-        os.close(descriptor)
+        lock.release()
+
+
+def _has_taken(descriptor: int) -> bool:
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)  # a lock that was handed over is taken already: this succeeds
+    except BlockingIOError:
+        return False
+    return True
+
+
+def _lock_file(run: Supervised) -> Path:
+    return run.path / "supervisor.lock"
 
 
 def _record_file(run: Supervised) -> Path:

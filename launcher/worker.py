@@ -16,7 +16,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from launcher.error_record import ErrorRecord
-from launcher.job_env import find_attempt, find_host, find_rank
+from launcher.job_env import find_attempt, find_host, find_job_mark, find_rank
 from launcher.processes import die_with_parent
 from launcher.pulse import Pulse
 from launcher.rendezvous import find_job
@@ -45,7 +45,7 @@ def main(argv: list[str], train: Callable[[RunConfig, Job, RunDirectory], str] |
     pulse = Pulse(rank, progress, os.environ, on_lost=lambda reason: _record_lost(run, rank, reason, progress.step))
     pulse.start()
     try:
-        config = load_config(run.config_file)
+        config = load_config(find_config(run, find_job_mark(os.environ)))
         pulse.silence_timeout_s = config.fault_tolerance.silence_timeout_s
         job = dataclasses.replace(find_job(), progress=progress, attempt=find_attempt(os.environ))
         if job.local_rank == 0 and config.monitoring.prometheus_port is not None:
@@ -65,6 +65,12 @@ def main(argv: list[str], train: Callable[[RunConfig, Job, RunDirectory], str] |
             with contextlib.suppress(OSError):
                 stream.flush()
         os._exit(exit_code)  # not through atexit, where threads of a broken process group may hang
+
+
+def find_config(run: RunDirectory, job_mark: str | None) -> Path:
+    """One configuration for all processes of a supervision, whatever becomes of config.yaml; by hand it is config.yaml."""
+    supervised = None if job_mark is None else run.supervised_config_file(job_mark)
+    return run.config_file if supervised is None or not supervised.exists() else supervised
 
 
 def _record_lost(run: RunDirectory, rank: int, reason: str, step: int | None) -> None:

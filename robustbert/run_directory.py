@@ -44,6 +44,13 @@ class RunDirectory:
     def converted(self) -> Path:
         return self.path / "converted"
 
+    def supervised_config_file(self, job_mark: str) -> Path:
+        """The configuration that the processes of one supervision read: config.yaml as it was when that began.
+
+        Another name each time: a file system that shows other hosts an older directory does not show them an older file.
+        """
+        return self.path / f"supervised.{job_mark[:12]}.yaml"
+
     def rank_log(self, rank: int) -> Path:
         """Standard output and error of one process."""
         return self.logs / f"rank_{rank:05d}.log"

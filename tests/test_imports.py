@@ -22,6 +22,7 @@ MAY_IMPORT = {
     "data": FOUNDATION | {"device", "parallel"},
     "optim": FOUNDATION | {"device", "parallel"},
     "checkpoint": FOUNDATION | {"device", "parallel"},
+    "resume": FOUNDATION | {"optim", "checkpoint"},
     "convert": FOUNDATION | {"device", "parallel", "model", "data", "checkpoint"},
     "testing": FOUNDATION,
     "hardware": {"config"},
@@ -30,7 +31,7 @@ MAY_IMPORT = {
     "diagnosis": FOUNDATION | {"device"},
     "inspection": {"config", "checkpoint", "data"},
     "finetune": FOUNDATION | {"device", "model", "data", "optim", "convert"},
-    "train": FOUNDATION | {"device", "parallel", "model", "data", "optim", "checkpoint", "convert", "throughput"},
+    "train": FOUNDATION | {"device", "parallel", "model", "data", "optim", "checkpoint", "convert", "resume", "throughput"},
 }
 MEGATRON_IS_FOR = {"parallel", "model", "optim", "checkpoint", "cpu_megatron", "testing"}
 

@@ -2,12 +2,14 @@
 
 import contextlib
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import torch
 
 from robustbert.checkpoint.manifest import (
     CheckpointError,
+    Manifest,
     committed_checkpoints,
     set_aside,
     step_folder,
@@ -27,9 +29,20 @@ class CheckpointManager:
     """All methods but is_due are called by every process at the same step; saving goes on behind the training."""
 
     def __init__(
-        self, config: RunConfig, run: RunDirectory, mesh: Mesh, store: torch.distributed.Store, model, optimizer, state
+        self,
+        config: RunConfig,
+        run: RunDirectory,
+        mesh: Mesh,
+        store: torch.distributed.Store,
+        model,
+        optimizer,
+        state,
+        check: Callable[[Manifest], None] = lambda manifest: None,
     ):
-        """store: the job's (Device.joined); state: TrainState; the resolved configuration is kept in every manifest."""
+        """store: the job's (Device.joined); state: TrainState; the resolved configuration is kept in every manifest.
+
+        check: raises where this run cannot continue from a good checkpoint; the checkpoint stays as it is.
+        """
         self._config = config.checkpoint
         self._may_start_over = config.fault_tolerance.start_over
         self._run_config = config_to_dict(config)
@@ -38,6 +51,7 @@ class CheckpointManager:
         self._model = model
         self._optimizer = optimizer
         self._state = state
+        self._check = check
         self._writer = CheckpointWriter(config.checkpoint, run, mesh, store)
 
     def is_due(self, step: int) -> bool:
@@ -55,10 +69,11 @@ class CheckpointManager:
         for folder in map(Path, reversed(candidates)):
             # Kept from removal by the main process alone: that is enough.
             with held_for_reading(folder) if self._mesh.is_main else contextlib.nullcontext():
-                saved_state, error = verify_together(folder, self._mesh)
+                manifest, error = verify_together(folder, self._mesh)
                 if error is None:
+                    self._check(manifest)
                     self._model.complete_weights()  # what is still on its way would come on top
-                    self._state.restore(saved_state)
+                    self._state.restore(manifest.state)
                     restore(folder, self._model, self._optimizer, self._mesh)
                     self._mesh.barrier()
                     return True

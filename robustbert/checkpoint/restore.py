@@ -5,7 +5,7 @@ from pathlib import Path
 import torch
 
 from robustbert.checkpoint.index import SavedTensors
-from robustbert.checkpoint.manifest import CheckpointError, read_manifest, verify_files
+from robustbert.checkpoint.manifest import CheckpointError, Manifest, read_manifest, verify_files
 from robustbert.checkpoint.pieces import Shard, shards_of
 from robustbert.parallel.mesh import Mesh
 
@@ -59,18 +59,17 @@ def _fill(saved: SavedTensors, shard: Shard, parameter: torch.nn.Parameter, part
         part.weight.copy_(weight[part.start : part.stop])
 
 
-def verify_together(folder: Path, mesh: Mesh) -> tuple[dict | None, str | None]:
+def verify_together(folder: Path, mesh: Mesh) -> tuple[Manifest | None, str | None]:
     """The processes of a job verify a checkpoint's files, each its share of them.
 
-    Returns (the saved state, None), or (None, what is wrong); the same on every process.
+    Returns (its manifest, None), or (None, what is wrong); the same on every process.
     """
-    state = error = None
+    manifest = error = None
     try:
         manifest = read_manifest(folder)
-        state = manifest.state
         verify_files(folder, manifest, sorted(manifest.files)[mesh.rank :: mesh.world_size])
     except CheckpointError as wrong:
         error = str(wrong)
     errors = mesh.gather_on_main(error)
     error = mesh.broadcast_from_main(next(filter(None, errors), None) if mesh.is_main else None)
-    return (None, error) if error else (state, None)
+    return (None, error) if error else (manifest, None)

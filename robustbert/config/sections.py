@@ -152,8 +152,8 @@ class CorpusConfig:
         ]
         | None
     ) = None  # fmt: skip
-    # What parts documents in plain text; auto: found, two-blank-lines where that is not certain.
-    documents: Literal["auto", "two-blank-lines", "blank-line", "line", "wikitext"] = "auto"
+    # What parts documents in plain text; default, as auto: found, two-blank-lines where that is not certain.
+    documents: Literal["auto", "two-blank-lines", "blank-line", "line", "wikitext"] | None = None
     text_field: str | None = None  # of JSON, tables and Parquet: the field with the text (default: text); a.b: b inside a
     weight: float | None = None  # the corpus' share of the samples, relative to the others'; default: its size
 
@@ -163,8 +163,8 @@ class CorpusConfig:
             "each corpus of data.train and data.valid has either `path` (indexed data) or `text` (raw text)",
         )
         require(self.weight is None or self.weight > 0, f"a corpus' weight must be above 0, it is {self.weight}")
-        for name, default in (("reader", None), ("documents", "auto"), ("text_field", None)):
-            chosen = getattr(self, name) != default
+        for name in ("reader", "documents", "text_field"):
+            chosen = getattr(self, name) is not None
             require(not chosen or self.text is not None, f"`{name}` goes with `text`, not with `path`")
 
     @property

@@ -77,6 +77,11 @@ def dump_names(names: list[str]) -> str:
     return yaml.safe_dump(list(dict.fromkeys(names)), default_flow_style=True, width=float("inf"))
 
 
+def dump_value(value) -> str:
+    """A plain value as YAML in one line: as an override takes it."""
+    return yaml.safe_dump(value, default_flow_style=True, width=float("inf"), sort_keys=False).removesuffix("\n").removesuffix("\n...")
+
+
 def dump_config(config: RunConfig) -> str:
     """The resolved configuration as YAML that load_config reads back to an equal RunConfig."""
     return yaml.safe_dump(_plain(config), sort_keys=False)

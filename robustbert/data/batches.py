@@ -218,6 +218,13 @@ class TrainBatches:
         self._num_ahead = num_workers + 1 if num_workers else 0
         self._workers = ThreadPoolExecutor(num_workers, "batches") if num_workers else None
         self._ahead: deque[tuple[int, Future]] = deque()
+        self._first_step = self._first_sample = 0
+
+    def begin_at(self, step: int, sample: int) -> None:
+        """Have that step begin with that sample, and the others lie around it: the steps before had another size."""
+        if (step, sample) != (self._first_step, self._first_sample):
+            self._forget_ahead()
+            self._first_step, self._first_sample = step, sample
 
     def micro_batches(self, step: int) -> list[Batch]:
         """This rank's micro-batches of a step (from 0 on), in the order in which they are computed.
@@ -241,10 +248,10 @@ class TrainBatches:
 
     def corpus_samples(self, step: int) -> dict[str, int]:
         """How many samples of each corpus the steps before `step` hold, over all ranks; in constant time."""
-        return dict(zip(self._names, self._sampler.shares(step * self.samples_per_step).tolist()))
+        return dict(zip(self._names, self._sampler.shares(self._sample_of(step)).tolist()))
 
     def _make(self, step: int) -> list[Batch]:
-        first = step * self.samples_per_step
+        first = self._sample_of(step)
         if not self._blocks.has_fixed_width:
             samples = self._sampler(first + np.arange(self.samples_per_step))
             samples = samples.part(_by_length(self._blocks.lengths(samples)))
@@ -254,6 +261,9 @@ class TrainBatches:
             batches += self._blocks.micro_batches(own, size)
         missing = self.num_micro_batches - len(batches)  # where a step has fewer samples than micro-batches
         return batches + [self._blocks.filler(1) for _ in range(missing)]
+
+    def _sample_of(self, step: int) -> int:
+        return self._first_sample + (step - self._first_step) * self.samples_per_step
 
     def _forget_ahead(self) -> None:
         for _, future in self._ahead:

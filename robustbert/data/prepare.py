@@ -5,6 +5,7 @@ tokenizer/ and tokenizer.json (what it was made of), train_0000.* for the first 
 valid_0000.* for the first of data.valid, or for what data.valid_fraction holds out of train_0000.
 """
 
+import hashlib
 import json
 import os
 from collections.abc import Callable
@@ -17,10 +18,11 @@ import numpy as np
 
 from robustbert.config.sections import CorpusConfig, DataConfig, TokenizerSource
 from robustbert.data.blocks.packing import open_packing, stored_blocks
-from robustbert.data.corpus import IndexedCorpus, corpus_file, has_manifest
+from robustbert.data.corpus import IndexedCorpus, corpus_file, has_manifest, read_manifest
 from robustbert.data.errors import DataError
 from robustbert.data.foreign.corpus import prepare_foreign
-from robustbert.data.open_corpus import Corpus, check_corpus, is_foreign, open_corpus
+from robustbert.data.open_corpus import Corpus, check_corpus, corpus_identity, is_foreign, open_corpus
+from robustbert.data.origin import check_text, difference
 from robustbert.data.preparation.indexing import Progress, corpus_source, marked_pieces, prepare_corpus
 from robustbert.data.sampler import check_weights
 from robustbert.data.shards import find_prefixes
@@ -61,6 +63,11 @@ class PreparedCorpus:
         """Those of its prefixes whose data are not of tools/preprocess."""
         return [] if self.index_dir is None else list(filter(is_foreign, self.prefixes))
 
+    def content(self) -> str:
+        """A hash of its token ids and their order, in hexadecimal, wherever the files lie. DataError: they cannot be read."""
+        identities = " ".join(map(corpus_identity, self.prefixes))
+        return hashlib.sha256(identities.encode()).hexdigest()[:32]
+
 
 @dataclass(frozen=True)
 class PreparedData:
@@ -70,6 +77,10 @@ class PreparedData:
     vocab_size: int
     train: tuple[PreparedCorpus, ...]
     valid: tuple[PreparedCorpus, ...]
+
+    def contents(self) -> dict[str, list[str]]:
+        """The hash of each corpus, in the order in which they are numbered: what a checkpoint records as its data."""
+        return {kind: [corpus.content() for corpus in getattr(self, kind)] for kind in ("train", "valid")}
 
 
 def text_source(corpus: CorpusConfig) -> TextSource:
@@ -120,9 +131,9 @@ def prepare_run(
         _prepare_text(corpus, tokenizer, data_config, data_dir, "train", i, progress, report)
     for i, corpus in enumerate(data_config.valid):
         _prepare_text(corpus, tokenizer, data_config, data_dir, "valid", i, progress, report)
-    for corpus in _prepared_corpora(data_config, data_dir):
-        for prefix in corpus.foreign_prefixes:
-            prepare_foreign(prefix, corpus.index_dir, tokenizer, _tokenizer_name(data_config), progress)
+    for place in _places(data_config, data_dir):
+        for prefix in place.prepared.foreign_prefixes:
+            prepare_foreign(prefix, place.prepared.index_dir, tokenizer, _tokenizer_name(data_config), progress)
     prepared = prepared_data(data_config, data_dir)
     parts = [part for corpus in (*prepared.train, *prepared.valid) for part in corpus.open_parts(tokenizer)]
     _build_blocks(parts, data_config, tokenizer)
@@ -130,32 +141,83 @@ def prepare_run(
 
 
 def prepared_data(data_config: DataConfig, data_dir: str | Path) -> PreparedData:
-    """Where prepare_run put a run's data; writes nothing. DataError: something is missing, damaged, or does not fit."""
-    data_dir = Path(data_dir)
-    tokenizer_dir = data_dir / "tokenizer"
+    """Where prepare_run put a run's data; writes nothing.
+
+    DataError: something is missing, damaged, or does not fit; OtherData: it was made of another text than data.train names.
+    """
+    tokenizer_dir = Path(data_dir) / "tokenizer"
     tokenizer = load_tokenizer(tokenizer_dir)
-    corpora = _prepared_corpora(data_config, data_dir)
-    for corpus in corpora:
-        for prefix in corpus.prefixes:
-            open_corpus(prefix, corpus.index_dir, tokenizer)
-    num_train = len(data_config.train)
-    return PreparedData(tokenizer_dir, tokenizer.vocab_size, tuple(corpora[:num_train]), tuple(corpora[num_train:]))
+    places = _places(data_config, Path(data_dir))
+    for place in places:
+        for prefix in place.prepared.prefixes:
+            open_corpus(prefix, place.prepared.index_dir, tokenizer)
+        place.check()
+    train, valid = (tuple(place.prepared for place in places if place.kind == kind) for kind in ("train", "valid"))
+    return PreparedData(tokenizer_dir, tokenizer.vocab_size, train, valid)
 
 
-def _prepared_corpora(data_config: DataConfig, data_dir: Path) -> list[PreparedCorpus]:
-    """The training corpora, and after them the held-out ones."""
+def contents_now(data_config: DataConfig, data_dir: str | Path) -> dict[str, list[str | None]]:
+    """PreparedData.contents of what lies there; None in the place of a corpus that is not there or was made of another text."""
+    contents = {"train": [], "valid": []}
+    for place in _places(data_config, Path(data_dir)):
+        try:
+            place.check()
+            content = place.prepared.content()
+        except DataError:
+            content = None
+        contents[place.kind].append(content)
+    return contents
+
+
+def changed_sources(data_config: DataConfig, data_dir: str | Path, by_time: bool = True) -> dict[str, str]:
+    """Texts that are not what they were when the run's data was made of them: their name -> what is different.
+
+    A text that is gone is none of them: the run does not need it any more. by_time: see difference.
+    """
+    changed = {}
+    for place in _places(data_config, Path(data_dir)):
+        if place.entry.text is None:
+            continue
+        try:
+            place.check()
+            now = text_source(place.entry).identity()
+            words = difference(read_manifest(place.prepared.prefix).source, now, by_time)
+        except (DataError, OSError):
+            continue
+        if words:
+            changed[place.entry.text] = words
+    return changed
+
+
+@dataclass(frozen=True)
+class _Place:
+    """Where one corpus of a run lies, or should lie, and the entry of the configuration that it belongs to."""
+
+    kind: str  # train or valid: which list it is read in
+    entry: CorpusConfig
+    prepared: PreparedCorpus
+    valid_fraction: float
+    held_out: bool
+
+    def check(self) -> None:
+        """OtherData where it was made of something else than the entry says; DataError where it is not there."""
+        check_text(self.entry, self.prepared.prefix, self.valid_fraction, self.held_out)
+
+
+def _places(data_config: DataConfig, data_dir: Path) -> list[_Place]:
+    """Every corpus that a run of this configuration reads, in order."""
+    fraction, places = data_config.valid_fraction, []
     index_dir = Path(data_config.index_dir or data_dir)
-
-    def entries(corpora: tuple[CorpusConfig, ...], split: str) -> list[PreparedCorpus]:
-        return [
-            PreparedCorpus(
-                _prefix(corpus, data_dir, split, i), corpus.weight, corpus.source, split, None if corpus.text else index_dir
-            )
-            for i, corpus in enumerate(corpora)
-        ]
-
-    valid = [PreparedCorpus(data_dir / f"valid_{i:04d}", name=c.source) for i, c in enumerate(data_config.train) if c.text]
-    return entries(data_config.train, "train") + (valid if data_config.valid_fraction else entries(data_config.valid, "valid"))
+    for i, c in enumerate(data_config.train):
+        prepared = PreparedCorpus(_prefix(c, data_dir, "train", i), c.weight, c.source, "train", None if c.text else index_dir)
+        places.append(_Place("train", c, prepared, fraction, held_out=False))
+        if fraction and c.text:
+            held_out = PreparedCorpus(data_dir / f"valid_{i:04d}", name=c.source)
+            places.append(_Place("valid", c, held_out, fraction, held_out=True))
+    for i, c in enumerate(data_config.valid):
+        prepared = PreparedCorpus(_prefix(c, data_dir, "valid", i), None, c.source, "valid", None if c.text else index_dir)
+        places.append(_Place("valid", c, prepared, 0.0, held_out=False))
+    return places
 
 
 def unigram_perplexity(prepared: PreparedData) -> float:

@@ -19,6 +19,7 @@ from robustbert.parallel.micro_batch_graph import MicroBatchGraph
 from robustbert.parallel.pipeline import StepSums, build_graph, run_micro_batches
 from robustbert.parallel.random import seed_dropout
 from robustbert.progress import COMPILING, Progress
+from robustbert.resume.continuation import Continuation
 from robustbert.run_directory import RunDirectory
 from robustbert.train.evaluate import Evaluation
 from robustbert.train.metrics import Metrics
@@ -71,20 +72,26 @@ def pretrain(config: RunConfig, job: Job, run: RunDirectory) -> str:
             prepared, config.data, config.train, config.run.seed, mesh.dp_rank, mesh.dp_size
         )
         evaluation = build_evaluation(config, prepared, mesh, progress)
-        state = TrainState(tokenizer_sha256=tokenizer.sha256)
+        contents = mesh.broadcast_from_main(prepared.contents() if mesh.is_main else None)
+        state = TrainState(tokenizer_sha256=tokenizer.sha256, data=contents, samples_per_step=batches.samples_per_step)
         graph = build_graph(model, mesh) if replays else None
         stop = StopSignal()
         start = Start(config, run, mesh, model, optimizer, tokenizer.sha256)
         rollback = Rollback(config, run, mesh, start, state)
-        checkpoints = CheckpointManager(config, run, mesh, store, model, optimizer, state)
+        continuation = Continuation(config, contents, tokenizer.sha256)
+        checkpoints = CheckpointManager(config, run, mesh, store, model, optimizer, state, continuation.check)
         progress.mark("loading the checkpoint")
         if not checkpoints.load_newest_good():
             start.take()
+        batches.begin_at(state.first_data_step, state.first_sample)
+        if continuation.measures:
+            state.heldout_perplexity_before = None  # of another measure
         if state.step == 0:
             progress.mark("evaluating")
             state.heldout_perplexity_before = evaluation.heldout_perplexity(model)
             metrics.record_evaluation(0, state.heldout_perplexity_before)
         if mesh.is_main:
+            continuation.record(run)
             run.append_event(
                 "started",
                 step=state.step,
@@ -99,6 +106,7 @@ def pretrain(config: RunConfig, job: Job, run: RunDirectory) -> str:
             if trouble:
                 progress.mark("rolling back")
                 rollback.roll_back(trouble, checkpoints)
+                batches.begin_at(state.first_data_step, state.first_sample)
                 continue
             if evaluation.is_due(state.step) and state.step < config.train.steps:
                 progress.mark("evaluating")

@@ -36,7 +36,7 @@ class Start:
 
     def _take_weights(self, folder: Path) -> None:
         with held_for_reading(folder):
-            state, error = verify_together(folder, self._mesh)
+            manifest, error = verify_together(folder, self._mesh)
             if error:
                 raise CheckpointError(f"train.start_from: {error}")
             check_start(folder, self._config.model, self._tokenizer_sha256)
@@ -45,4 +45,4 @@ class Start:
             of_head = [name for name in SavedTensors(folder).names if name.startswith(_NEXT_SENTENCE_HEAD)]
         if self._mesh.is_main:
             drawn, left_out = sorted(set().union(*gathered)), [] if self._config.model.next_sentence_head else sorted(of_head)
-            self._run.append_event("weights_taken", path=str(folder), of_step=state["step"], drawn=drawn, left_out=left_out)
+            self._run.append_event("weights_taken", path=str(folder), of_step=manifest.state["step"], drawn=drawn, left_out=left_out)

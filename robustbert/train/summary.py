@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 
 from robustbert.checkpoint.manifest import committed_checkpoints
-from robustbert.config import load_config
+from robustbert.config import RunConfig, load_config
 from robustbert.convert.convert import convert
 from robustbert.data.prepare import prepared_data
 from robustbert.data.tokenizer import load_tokenizer
@@ -21,8 +21,8 @@ _NUM_EXAMPLES = 3
 _WORDS_OF_AN_EXAMPLE = range(8, 22)
 
 
-def summarise(run: RunDirectory) -> str:
-    """Convert the run's newest checkpoint, unless that is done; the summary as text."""
+def summarise(run: RunDirectory, config_file: Path) -> str:
+    """Convert the run's newest checkpoint, unless that is done; the summary as text. config_file: what the run was trained with."""
     output = converted_newest(run)
     finished = next((event for event in reversed(run.events()) if event["event"] == "finished"), None)
     lines = []
@@ -30,9 +30,9 @@ def summarise(run: RunDirectory) -> str:
         before, after, unigram = (
             finished[key] for key in ("heldout_perplexity_before", "heldout_perplexity", "unigram_perplexity")
         )
+        lines += [f"held-out perplexity   {before:10.1f} before training"] if before is not None else []
         lines += [
-            f"held-out perplexity   {before:10.1f} before training",
-            f"                      {after:10.1f} after step {finished['step']}",
+            f"{'held-out perplexity' if before is None else '':19}   {after:10.1f} after step {finished['step']}",
             f"unigram perplexity    {unigram:10.1f} (guessing by token frequency alone, on the same text)",
             "                      "
             + (
@@ -42,7 +42,7 @@ def summarise(run: RunDirectory) -> str:
             ),
         ]
     lines.append(f"converted model       {output}")
-    sentences = held_out_sentences(run)
+    sentences = held_out_sentences(run, load_config(config_file))
     if sentences:
         lines += ["", "held-out sentences, one word hidden:"]
         lines += [line for sentence in sentences for line in fill_mask(output, *sentence)]
@@ -61,9 +61,8 @@ def converted_newest(run: RunDirectory) -> Path:
     return link
 
 
-def held_out_sentences(run: RunDirectory) -> list[tuple[str, str]]:
+def held_out_sentences(run: RunDirectory, config: RunConfig) -> list[tuple[str, str]]:
     """Some sentences of the held-out text, evenly spread, each with its middle word replaced by the mask: (sentence, word)."""
-    config = load_config(run.config_file)
     prepared = prepared_data(config.data, run.data)
     if not prepared.valid:
         return []
@@ -90,14 +89,14 @@ def fill_mask(model_dir: Path, sentence: str, hidden: str) -> list[str]:
 
 
 def main(argv: list[str]) -> int:
-    """Print the summary of the run in argv[0] and keep it as summary.txt."""
+    """Print the summary of the run in argv[0] and keep it as summary.txt; argv[1]: its configuration, default its config.yaml."""
     warnings.filterwarnings("ignore")
     from transformers.utils import logging
 
     logging.set_verbosity_error()
     logging.disable_progress_bar()
     run = RunDirectory(Path(argv[0]))
-    text = summarise(run)
+    text = summarise(run, Path(argv[1]) if len(argv) > 1 else run.config_file)
     (run.path / "summary.txt").write_text(text + "\n")
     print(text)
     return 0

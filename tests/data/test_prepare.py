@@ -9,7 +9,7 @@ import pytest
 from robustbert.config.sections import CorpusConfig, DataConfig, TokenizerSource, TrainTokenizerConfig
 from robustbert.data import prepare
 from robustbert.data.corpus import IndexedCorpus, corpus_file
-from robustbert.data.errors import DataError
+from robustbert.data.errors import DataError, OtherData
 from robustbert.data.preparation import indexing
 from robustbert.data.preparation.indexing import prepare_corpus
 from robustbert.data.prepare import PreparedData, check_sources, prepare_run, prepared_data, unigram_perplexity
@@ -178,3 +178,20 @@ def test_the_prose_inside_python_is_enough_for_the_quickstart(tmp_path):
     assert train.num_tokens > 400_000
     assert 0.025 < valid.num_tokens / (train.num_tokens + valid.num_tokens) < 0.035
     assert 300 < unigram_perplexity(prepared) < 3000
+
+
+def test_data_made_with_another_layout_or_field_is_another_text(tmp_path):
+    (tmp_path / "a.txt").write_text("Once upon a time.\n\nTwo of them.\n" * 20)
+    (tmp_path / "b.jsonl").write_text('{"content": "A document.", "title": "Another one."}\n' * 20)
+
+    def config(documents, field):
+        plain = CorpusConfig(text=str(tmp_path / "a.txt"), documents=documents)
+        lines = CorpusConfig(text=str(tmp_path / "b.jsonl"), text_field=field)
+        return DataConfig(TokenizerSource(TrainTokenizerConfig(280)), (plain, lines), sequence_length=16, prepare_workers=1)
+
+    prepare_run(config("blank-line", "content"), tmp_path / "data")
+    prepared_data(config(None, "content"), tmp_path / "data")  # found, or as it was: what is there counts
+    with pytest.raises(OtherData, match="was made of .*a.txt with documents: blank-line .* names .*a.txt with documents: line"):
+        prepared_data(config("line", "content"), tmp_path / "data")
+    with pytest.raises(OtherData, match="from the field content .* from the field title"):
+        prepared_data(config("blank-line", "title"), tmp_path / "data")

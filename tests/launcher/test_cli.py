@@ -19,6 +19,7 @@ def make_run(launching, name="small", *events, steps=10):
     run.path.mkdir(parents=True)
     config = load_config(launching.folder / "small.yaml", [f"run.name={name}", f"train.steps={steps}"])
     run.config_file.write_text(dump_config(config))
+    (run.path / "supervisor.lock").touch()
     run.append_event("submitted")
     for event, fields in events:
         run.append_event(event, **fields)
@@ -144,7 +145,7 @@ def test_finished_run_is_resumed_only_with_more_steps(launching):
 def test_resume_refuses_another_name(launching):
     make_run(launching, "small", ("preempted", {"step": 3}))
     done = launching.launcher("resume", "small", "run.name=other")
-    assert done.returncode == 2 and "submit a new run" in done.stderr
+    assert done.returncode == 2 and "begin a new run: launcher submit runs/small/config.yaml run.name=other" in done.stderr
 
 
 def test_unknown_run_is_answered_with_the_nearest_names(launching):

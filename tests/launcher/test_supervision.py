@@ -7,6 +7,9 @@ import time
 
 import pytest
 
+from launcher.attempt import newest_checkpoint_step
+from robustbert.config import dump_config, load_config
+
 pytestmark = [pytest.mark.timeout(240), pytest.mark.faults]
 
 
@@ -199,7 +202,8 @@ def test_killed_supervisor_leaves_no_process_and_the_run_resumes(launching):
     os.kill(supervisor, signal.SIGKILL)
     launching.wait_for(lambda: not launching.processes(), timeout_s=10)
     assert "interrupted" in launching.launcher("status").stdout
-    resumed = launching.launcher("resume", "small", "train.steps=8")
+    steps = (newest_checkpoint_step(launching.run_directory()) or 0) + 8
+    resumed = launching.launcher("resume", "small", f"train.steps={steps}")
     assert resumed.returncode == 0, resumed.stdout + launching.logs()
 
 
@@ -210,3 +214,28 @@ def test_name_with_spaces_and_semicolon_reaches_no_shell(launching):
     assert "finished" in launching.event_names(name)
     assert not list(launching.folder.rglob("x*")) and not list(launching.folder.rglob("y"))
     assert "finished" in launching.launcher("status", name).stdout
+
+
+@pytest.mark.slow
+def test_of_three_resumes_at_once_one_is_taken_and_the_others_change_nothing(launching):
+    launching.launcher("submit", "small.yaml", "train.steps=6")
+    resumes = [launching.start("resume", "small", f"train.steps={steps}") for steps in (40, 50, 60)]
+    done = [launching.finish(process) for process in resumes]
+    assert sorted(process.returncode for process in done) == [0, 2, 2], [process.stderr for process in done]
+    steps = (40, 50, 60)[[process.returncode for process in done].index(0)]
+    run = launching.run_directory()
+    assert load_config(run.config_file).train.steps == steps and run.metrics()[-1]["step"] == steps
+    assert launching.event_names().count("config_changed") == 1 and len(list(run.path.glob("config.before-resume-*"))) == 1
+    for process in done:
+        assert process.returncode == 0 or (process.stderr.count("\n") == 1 and "launcher: error: run 'small' is" in process.stderr)
+
+
+@pytest.mark.slow
+def test_a_file_changed_under_a_running_run_changes_no_restart_of_it(launching):
+    running = launching.start("submit", "small.yaml", "train.steps=100", "checkpoint.interval=1", FAKE_TRAINING="kill_once")
+    launching.wait_for_event("preparing")
+    run = launching.run_directory()
+    run.config_file.write_text(dump_config(load_config(run.config_file, ["train.steps=7"])))
+    assert launching.finish(running).returncode == 0, launching.logs()
+    assert launching.event_names().count("restarted") == 1 and launching.wait_for_event("finished")["step"] == 100
+    assert not list(run.path.glob("supervised.*"))

@@ -209,7 +209,7 @@ def test_a_vocabulary_that_does_not_fit_is_refused(run):
     smaller = dataclasses.replace(
         config,
         model=dataclasses.replace(config.model, vocab_size=280),
-        data=dataclasses.replace(config.data, tokenizer=str(run.data / "tokenizer"), valid_fraction=0.0),
+        data=dataclasses.replace(config.data, tokenizer=str(run.data / "tokenizer")),
     )
     with pytest.raises(ConfigError, match=r"model.vocab_size \(280\) is below the tokenizer's 300"):
         train(Job(), smaller, run)
