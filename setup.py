@@ -65,5 +65,5 @@ setup(
             *TENSORBOARD,
         ],
     },
-    entry_points={"console_scripts": ["launcher=launcher.cli:main"]},
+    entry_points={"console_scripts": ["launcher=launcher.__main__:main"]},
 )
