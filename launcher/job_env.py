@@ -152,6 +152,18 @@ def has_agent_store(environ: Mapping[str, str]) -> bool:
     return environ.get("TORCHELASTIC_USE_AGENT_STORE") == "True"
 
 
+def find_pmix_servers(environ: Mapping[str, str]) -> list[tuple[str, int]] | None:
+    """Where the daemon of PMIx listens that started this process, for instance `prterun-n1-7@0.1;tcp4://10.0.0.5:40729`.
+
+    None if no daemon of PMIx is named, or in another form than PMIx 3 to 5 write.
+    """
+    if not environ.get("PMIX_NAMESPACE"):
+        return None
+    uris = [value for name, value in environ.items() if name.startswith("PMIX_SERVER_URI")]
+    found = [re.fullmatch(r"[^;]*;tcp[46]?://\[?([^\]]+?)\]?:(\d+)", uri.strip()) for uri in uris]
+    return None if None in found else sorted({(match[1], int(match[2])) for match in found})
+
+
 def find_restart(environ: Mapping[str, str]) -> int:
     """How often torchrun has restarted its processes; its store keeps what the former ones wrote."""
     return _first(environ, ("TORCHELASTIC_RESTART_COUNT",)) or 0

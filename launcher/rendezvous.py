@@ -8,11 +8,11 @@ import os
 import socket
 from collections.abc import Mapping
 
-from launcher.job_env import RankEnv, find_master, find_rank, find_restart, has_agent_store
+from launcher.job_env import RankEnv, find_master, find_pmix_servers, find_rank, find_restart, has_agent_store
 from launcher.roll_call import NobodyCame, call_roll
 from robustbert.job import Job
 
-START_TIMEOUT_S = 10.0
+START_TIMEOUT_S = 8.0
 _AGENT_TIMEOUT_S = 5.0
 
 
@@ -74,7 +74,26 @@ def _require_agent(env: RankEnv, environ: Mapping[str, str], address: str, port:
         ) from None
 
 
+def _require_pmix(env: RankEnv, environ: Mapping[str, str]) -> None:
+    """RendezvousError where mpirun's daemon is gone: Open MPI 5.0.11 would abort in MPI_Init, or crash in MPI_Finalize."""
+    servers = find_pmix_servers(environ)
+    if servers is not None and not any(_answers(*server) for server in servers):
+        raise RendezvousError(
+            f"{_announced(env, environ)} and 1 is here: the variables are left over from an mpirun that has ended; unset PMIX_NAMESPACE "
+            f"{' '.join(env.names)} to run one process"
+        )
+
+
+def _answers(address: str, port: int) -> bool:
+    try:
+        socket.create_connection((address, port), timeout=_AGENT_TIMEOUT_S).close()
+    except OSError:
+        return False
+    return True
+
+
 def _meet_through_mpi(env: RankEnv, environ: Mapping[str, str]) -> Job:
+    _require_pmix(env, environ)
     try:
         import mpi4py
 
@@ -87,7 +106,7 @@ def _meet_through_mpi(env: RankEnv, environ: Mapping[str, str]) -> Job:
 
     MPI.Init_thread(MPI.THREAD_SINGLE)
     world = MPI.COMM_WORLD
-    # Not finalized before an error: with variables of an mpirun that has ended, Open MPI 5.0.11 crashes in MPI_Finalize.
+    # Not finalized before an error: it says its one line, and MPI has nothing to add.
     if world.size != (env.world_size or max(2, world.size)):  # PMIx announces others without saying how many
         raise RendezvousError(_mismatch(env, environ, world.size, " ".join(MPI.Get_library_version().split())[:40]))
     world_size = world.size

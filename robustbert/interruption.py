@@ -48,6 +48,8 @@ def ends_by_signals(program: str, last_words: Callable[[], str] = lambda: "inter
         if watch.received is None:  # raised by somebody else's handler
             raise
         watch.say()
+        if is_process:
+            end_children()
         raise SystemExit(watch.exit_code) from None
     finally:
         watch.stop(keep_limit=is_process and watch.received is not None)
@@ -140,14 +142,21 @@ class _Watch:
 
 
 def end_children() -> None:
-    """End every child process of this one and its children, whatever they wait for."""
+    """End every child process of this one and its children, whatever they wait for; but for those in sessions of their own, made to outlive it."""
     import psutil
 
     with contextlib.suppress(psutil.Error):
-        children = psutil.Process().children(recursive=True)
+        children = [child for child in psutil.Process().children(recursive=True) if _is_in_this_session(child.pid)]
         for child in children:
             with contextlib.suppress(psutil.Error):
                 child.terminate()
         for child in psutil.wait_procs(children, timeout=_CHILDREN_GRACE_S)[1]:
             with contextlib.suppress(psutil.Error):
                 child.kill()
+
+
+def _is_in_this_session(pid: int) -> bool:
+    try:
+        return os.getsid(pid) == os.getsid(0)
+    except OSError:  # gone meanwhile
+        return False

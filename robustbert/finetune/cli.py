@@ -132,7 +132,7 @@ def _parser() -> argparse.ArgumentParser:
     add("--data", type=Path, required=True, metavar="DIR", help="the task's official files, or the folder that holds its folder")
     add("--output", type=Path, required=True, metavar="DIR", help="the folder to make; one of the same command is resumed, a sweep also grows")
     add("--compile", action="store_true", help="compile the encoder's layers: on a GPU, for many steps; the last bits then depend on the processes")
-    add("--start-timeout", type=_seconds, default=10.0, metavar="SECONDS", help="how long to wait for processes that RANK and WORLD_SIZE announce (10)")
+    add("--start-timeout", type=_seconds, default=8.0, metavar="SECONDS", help="how long to wait for processes that RANK and WORLD_SIZE announce (8)")
     _add_sweep(parser)
     group = parser.add_argument_group("of ensembles and the leaderboard")
     add = group.add_argument

@@ -9,6 +9,7 @@ from launcher.job_env import (
     count_gpus,
     find_attempt,
     find_master,
+    find_pmix_servers,
     find_rank,
     rank_environment,
     without_ranks,
@@ -111,6 +112,15 @@ def test_a_member_of_a_sweep_is_no_part_of_the_job_around_it():
     kept = without_ranks(around | {"HOME": "/h", "SLURM_JOB_ID": "7", "SLURM_JOB_NODELIST": "n[1-2]"})
     assert kept == {"HOME": "/h", "SLURM_JOB_ID": "7", "SLURM_JOB_NODELIST": "n[1-2]"}
     assert find_rank(kept) == RankEnv()
+
+
+def test_the_daemon_of_mpirun():
+    """PMIX_SERVER_URI2 as Open MPI 5.0.11 sets it, with an address of either kind."""
+    uris = {"PMIX_SERVER_URI2": "prterun-vm-1@0.1;tcp4://127.0.0.1:40729", "PMIX_SERVER_URI41": "prterun-vm-1@0.1;tcp6://[fe80::1]:40730"}
+    assert find_pmix_servers(uris) is None
+    assert find_pmix_servers({"PMIX_NAMESPACE": "n"} | uris) == [("127.0.0.1", 40729), ("fe80::1", 40730)]
+    assert find_pmix_servers({"PMIX_NAMESPACE": "n"}) == []
+    assert find_pmix_servers({"PMIX_NAMESPACE": "n", "PMIX_SERVER_URI2": "unix:///tmp/x"}) is None
 
 
 def test_local_rank_is_unknown_where_it_is_not_told():
