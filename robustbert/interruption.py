@@ -15,6 +15,7 @@ from collections.abc import Callable, Iterator
 
 GRACE_S = 3.0  # for the main thread to leave what it does; the thread then ends the process
 _CHILDREN_GRACE_S = 0.5  # from SIGTERM to SIGKILL for child processes that are left then
+_REPEAT_S = 0.1
 _NUMBERS = (signal.SIGINT, signal.SIGTERM)
 
 
@@ -28,7 +29,7 @@ def ends_by_signals(program: str, last_words: Callable[[], str] = lambda: "inter
 
     The first signal raises in the main thread, so that `finally` and `with` clean up. If they take longer than GRACE_S, or the main
     thread is inside a library, or a second signal comes, the process ends with its children at once. last_words: called then; "" says
-    nothing. is_process: the block is the whole program, so the limit holds until the interpreter has ended. Signals that were ignored at
+    nothing. is_process: the block is the whole program, so all this holds until the interpreter has ended. Signals that were ignored at
     the start (nohup, a shell's background job) stay so; whoever sets other handlers inside the block gets the signals alone.
     """
     outer = getattr(signal.getsignal(signal.SIGTERM), "__self__", None)
@@ -52,10 +53,11 @@ def ends_by_signals(program: str, last_words: Callable[[], str] = lambda: "inter
             end_children()
         raise SystemExit(watch.exit_code) from None
     finally:
-        watch.stop(keep_limit=is_process and watch.received is not None)
-        for number in _NUMBERS if not watch.keeps_limit else ():
-            if former[number] is not signal.SIG_IGN:
-                signal.signal(number, former[number])
+        if not is_process:
+            watch.stop()
+            for number in _NUMBERS:
+                if former[number] is not signal.SIG_IGN:
+                    signal.signal(number, former[number])
 
 
 class _Watch:
@@ -64,7 +66,6 @@ class _Watch:
     def __init__(self, program: str, last_words: Callable[[], str]):
         self._program, self._last_words = program, last_words
         self.received: int | None = None
-        self.keeps_limit = False
         self._is_said = False
         self._lock = threading.Lock()
         self._reader, self._writer = os.pipe()
@@ -74,11 +75,9 @@ class _Watch:
         self._former_fd = signal.set_wakeup_fd(self._writer, warn_on_full_buffer=False)
         threading.Thread(target=self._listen, name="signals", daemon=True).start()
 
-    def stop(self, keep_limit: bool) -> None:
-        self.keeps_limit = keep_limit
-        if not keep_limit:
-            signal.set_wakeup_fd(self._former_fd)
-            os.write(self._writer, b"\0")  # ends the thread
+    def stop(self) -> None:
+        signal.set_wakeup_fd(self._former_fd)
+        os.write(self._writer, b"\0")  # ends the thread
 
     @contextlib.contextmanager
     def speaking(self, program: str, last_words: Callable[[], str]) -> Iterator[None]:
@@ -99,8 +98,11 @@ class _Watch:
         return 128 + (self.received or signal.SIGTERM)
 
     def receive(self, number, frame) -> None:
-        """The signal's handler, in the main thread; the second signal is the thread's."""
-        if self.received is None:
+        """The signal's handler, in the main thread; the second signal is the thread's.
+
+        Not during an import: torch's C++ calls Python meanwhile and aborts at an exception. The thread sends the signal again.
+        """
+        if self.received is None and not _is_importing(frame):
             self.received = number
             raise KeyboardInterrupt if number == signal.SIGINT else Terminated
 
@@ -117,16 +119,22 @@ class _Watch:
                 sys.stderr.flush()
 
     def _listen(self) -> None:
-        first_at, number = None, 0
-        while True:
-            limit = None if first_at is None else max(0.0, first_at + GRACE_S - time.monotonic())
-            byte = self._next_byte(limit)
+        number = self._next_byte(None)
+        while number not in _NUMBERS or signal.getsignal(number) != self.receive:
+            if number == 0:
+                return
+            number = self._next_byte(None)
+        deadline, repeats = time.monotonic() + GRACE_S, 0
+        while (left_s := deadline - time.monotonic()) > 0:
+            byte = self._next_byte(min(_REPEAT_S, left_s))
             if byte == 0:
                 return
-            if byte is None or (byte in _NUMBERS and first_at is not None):
-                break
-            if byte in _NUMBERS and signal.getsignal(byte) == self.receive:
-                first_at, number = time.monotonic(), byte
+            if byte in _NUMBERS and repeats == 0:
+                break  # the user's second
+            repeats -= byte in _NUMBERS
+            if byte is None and self.received is None and repeats == 0:
+                repeats += 1
+                signal.pthread_kill(threading.main_thread().ident, number)
         self.received = self.received or number
         with contextlib.suppress(Exception):
             self.say()
@@ -139,6 +147,14 @@ class _Watch:
 
         ready, _, _ = select.select([self._reader], [], [], timeout_s)
         return os.read(self._reader, 1)[0] if ready else None
+
+
+def _is_importing(frame) -> bool:
+    while frame is not None:
+        if frame.f_code.co_filename == "<frozen importlib._bootstrap>":
+            return True
+        frame = frame.f_back
+    return False
 
 
 def end_children() -> None:
