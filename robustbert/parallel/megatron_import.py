@@ -6,11 +6,15 @@ What changed on the way, and where it is met:
 - from 0.17 on Adam is given `capturable` (optim/fused_adam.py and fused_lamb.py take it, and only False);
 - split layers mark their own parameters although they do not initialise them (layers.mark_split marks all, or repeats the same);
 - the gradient buffer asks for torch.cuda.current_stream without CUDA, too (cpu_megatron.py answers);
+- 0.19 warns of every wrapped model that it plans the gradient buffer itself, as it always did (the warning is filtered here);
 - from 0.18 on `triton` is imported, which megatron-core does not require and torch's CPU build does not bring (setup.py requires it).
 
 megatron-core hands some fused activations to torch.compile while it is imported, which loads the whole compiler (a third of a
 process' start). They are not used here, so its first import takes place without.
 """
+
+import logging
+import warnings
 
 import torch
 
@@ -22,16 +26,24 @@ def import_megatron() -> None:
     compile_function = torch.compile
     torch.compile = lambda function=None, **_: function if function is not None else (lambda decorated: decorated)
     try:
-        import megatron.core
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", module="megatron")  # of all that could be installed
+            import megatron.core
 
-        check_version(megatron.core.__version__)
-        import megatron.core.pipeline_parallel  # noqa: F401  where triton is asked for
+            check_version(megatron.core.__version__)
+            import megatron.core.pipeline_parallel  # noqa: F401  where triton is asked for
+
+        logging.getLogger("megatron.core.distributed.distributed_data_parallel").addFilter(_is_worth_saying)
     except ModuleNotFoundError as error:
         if error.name != "triton":
             raise
         raise ImportError("megatron-core 0.18 and later import triton without requiring it: pip install triton", name="triton") from None
     finally:
         torch.compile = compile_function
+
+
+def _is_worth_saying(record: logging.LogRecord) -> bool:
+    return "full_param_layout not provided" not in record.getMessage()
 
 
 def check_version(version: str) -> None:
