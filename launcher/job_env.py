@@ -152,6 +152,11 @@ def has_agent_store(environ: Mapping[str, str]) -> bool:
     return environ.get("TORCHELASTIC_USE_AGENT_STORE") == "True"
 
 
+def find_pmi_descriptor(environ: Mapping[str, str]) -> int | None:
+    """The open file over which MPICH's process manager talks to this process; None if it uses none."""
+    return _number(environ, "PMI_FD") if environ.get("PMI_FD") else None
+
+
 def find_pmix_servers(environ: Mapping[str, str]) -> list[tuple[str, int]] | None:
     """Where the daemon of PMIx listens that started this process, for instance `prterun-n1-7@0.1;tcp4://10.0.0.5:40729`.
 

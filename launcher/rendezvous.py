@@ -8,10 +8,11 @@ import contextlib
 import os
 import signal
 import socket
+import stat
 import threading
 from collections.abc import Iterator, Mapping
 
-from launcher.job_env import RankEnv, find_master, find_pmix_servers, find_rank, find_restart, has_agent_store
+from launcher.job_env import RankEnv, find_master, find_pmi_descriptor, find_pmix_servers, find_rank, find_restart, has_agent_store
 from launcher.roll_call import NobodyCame, call_roll
 from robustbert.job import Job
 
@@ -77,14 +78,23 @@ def _require_agent(env: RankEnv, environ: Mapping[str, str], address: str, port:
         ) from None
 
 
-def _require_pmix(env: RankEnv, environ: Mapping[str, str]) -> None:
-    """RendezvousError where mpirun's daemon is gone: Open MPI 5.0.11 would abort in MPI_Init, or crash in MPI_Finalize."""
-    servers = find_pmix_servers(environ)
-    if servers is not None and not any(_answers(*server) for server in servers):
+def _require_mpirun(env: RankEnv, environ: Mapping[str, str]) -> None:
+    """RendezvousError where mpirun is gone: MPICH 5.0 and Open MPI 5.0.11 would abort in MPI_Init, or crash in MPI_Finalize."""
+    servers, descriptor = find_pmix_servers(environ), find_pmi_descriptor(environ)
+    is_gone = servers is not None and not any(_answers(*server) for server in servers)
+    if is_gone or (env.starter == "pmi" and descriptor is not None and not _is_socket(descriptor)):
+        extra = "PMIX_NAMESPACE" if is_gone else "PMI_FD"
         raise RendezvousError(
-            f"{_announced(env, environ)} and 1 is here: the variables are left over from an mpirun that has ended; unset PMIX_NAMESPACE "
+            f"{_announced(env, environ)} and 1 is here: the variables are left over from an mpirun that has ended; unset {extra} "
             f"{' '.join(env.names)} to run one process"
         )
+
+
+def _is_socket(descriptor: int) -> bool:
+    try:
+        return stat.S_ISSOCK(os.fstat(descriptor).st_mode)
+    except OSError:
+        return False
 
 
 def _answers(address: str, port: int) -> bool:
@@ -96,7 +106,7 @@ def _answers(address: str, port: int) -> bool:
 
 
 def _meet_through_mpi(env: RankEnv, environ: Mapping[str, str]) -> Job:
-    _require_pmix(env, environ)
+    _require_mpirun(env, environ)
     try:
         import mpi4py
 

@@ -46,6 +46,8 @@ def test_one_process_needs_nobody(environ):
             PLAIN | {"TORCHELASTIC_RUN_ID": "x", "TORCHELASTIC_USE_AGENT_STORE": "True", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": "port"},
             "variables of a torchrun that has ended",
         ),
+        ({"PMI_RANK": "1", "PMI_SIZE": "2", "PMI_FD": "999"}, "from an mpirun that has ended; unset PMI_FD PMI_RANK PMI_SIZE"),
+        ({"OMPI_COMM_WORLD_RANK": "1", "OMPI_COMM_WORLD_SIZE": "2", "PMIX_NAMESPACE": "n"}, "from an mpirun that has ended; unset PMIX_NAMESPACE"),
     ],
 )
 def test_leftovers_are_refused_in_one_line(environ, words, port):
