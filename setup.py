@@ -33,7 +33,9 @@ setup(
     },
     install_requires=[
         "torch>=2.9,<=2.13.0",
-        "megatron-core==0.16.1",
+        # 0.16.1 is the last for Python 3.11; what differs later: robustbert/parallel/megatron_import.py
+        "megatron-core>=0.16.1,<0.20",
+        "triton>=3.0; python_version >= '3.12' and platform_system == 'Linux'",  # megatron-core 0.18 imports it without saying so
         "numpy>=1.26",
         "psutil>=5.9",
         "xxhash>=3.4",
@@ -67,5 +69,5 @@ setup(
             *TENSORBOARD,
         ],
     },
-    entry_points={"console_scripts": ["launcher=launcher.cli:main"]},
+    entry_points={"console_scripts": ["launcher=launcher.__main__:main"]},
 )

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from launcher.parsers import NOT_USABLE, build_parsers
 from launcher.programs import Programs
+from robustbert.interruption import ends_by_signals
 from robustbert.run_directory import RunDirectory
 
 BROKEN_PIPE = 141  # exit code: 128 + SIGPIPE, as of other commands
@@ -31,14 +32,19 @@ _START_PROGRAMS = ("submit", "resume", "sweep")
 
 
 def main(argv: list[str] | None = None, programs: Programs = Programs()) -> int:
-    """Run one command; returns its exit code: 0, 1 failed, 2 not usable, 75 preempted, 130 stopped by the user."""
+    """Run one command; returns its exit code: 0, 1 failed, 2 not usable, 75 preempted. Ctrl-C ends it with 130, SIGTERM with 143."""
     argv = sys.argv[1:] if argv is None else argv
     parser, verbs = build_parsers()
     if not argv or argv[0] not in verbs:
         parser.parse_args(argv or ["--help"])  # --help or an error, both of which end the program
     options = verbs[argv[0]].parse_intermixed_args(argv[1:])  # overrides may stand between the options
+    with ends_by_signals("launcher"):
+        return _answer_or_say_why(argv[0], options, programs)
+
+
+def _answer_or_say_why(verb: str, options: argparse.Namespace, programs: Programs) -> int:
     try:
-        return _answer(argv[0], options, programs)
+        return _answer(verb, options, programs)
     except ValueError as error:  # ConfigError, and what the data and the data's files are refused with
         print(f"launcher: error: {' '.join(str(error).split())}", file=sys.stderr)
         return NOT_USABLE
@@ -48,8 +54,6 @@ def main(argv: list[str] | None = None, programs: Programs = Programs()) -> int:
     except OSError as error:
         print(f"launcher: error: {error.filename or ''}: {error.strerror or error}", file=sys.stderr)
         return NOT_USABLE
-    except KeyboardInterrupt:
-        return 130
 
 
 def _answer(verb: str, options: argparse.Namespace, programs: Programs) -> int:

@@ -12,6 +12,7 @@ from launcher.progress import RunFeed, build_view
 from launcher.run_status import read_status, way_on, ways_to_follow
 from launcher.supervisor_record import RunLock, read_supervisor
 from robustbert.config import RunConfig
+from robustbert.interruption import Terminated
 from robustbert.run_directory import RunDirectory
 
 REFRESH_S = 0.2
@@ -26,11 +27,15 @@ def run_in_foreground(run: RunDirectory, config: RunConfig, programs: Programs, 
     """
     feed = RunFeed(run)
     supervisor = _start_supervisor(run, programs, lock)
-    with build_view(feed, config.train.steps) as view, _Interrupts(supervisor, view.say, config.fault_tolerance.stop_grace_s):
-        while supervisor.poll() is None:
+    try:
+        with build_view(feed, config.train.steps) as view, _Interrupts(supervisor, view.say, config.fault_tolerance.stop_grace_s):
+            while supervisor.poll() is None:
+                view.update()
+                time.sleep(REFRESH_S)
             view.update()
-            time.sleep(REFRESH_S)
-        view.update()
+    except (KeyboardInterrupt, Terminated):  # before _Interrupts took over
+        supervisor.send_signal(signal.SIGINT)
+        raise
     status = read_status(run)
     if supervisor.returncode == 0:
         _show_summary(run)

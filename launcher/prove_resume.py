@@ -5,6 +5,7 @@ layout divides, resumed on half the processes, which must see the same samples i
 """
 
 import argparse
+import contextlib
 import json
 import os
 import random
@@ -22,6 +23,7 @@ from launcher.processes_per_node import load_run_config
 from launcher.programs import python_path
 from launcher.supervisor_record import read_supervisor
 from robustbert.config import ConfigError, RunConfig, load_config
+from robustbert.interruption import ends_by_signals
 from robustbert.run_directory import RunDirectory
 
 _EXAMPLE = """example:
@@ -48,11 +50,12 @@ class Verdict:
 def main(arguments: list[str] | None = None, launcher_module: str = "launcher") -> int:
     """Run the legs, print the verdict. launcher_module: what is run as the launcher."""
     options = _parser().parse_intermixed_args(arguments)
-    try:
-        return Proof(options, launcher_module).run()
-    except (ValueError, OSError) as error:
-        print(f"tools/prove_resume: error: {error}", file=sys.stderr)
-        return 2
+    with ends_by_signals("tools/prove_resume"):
+        try:
+            return Proof(options, launcher_module).run()
+        except (ValueError, OSError) as error:
+            print(f"tools/prove_resume: error: {error}", file=sys.stderr)
+            return 2
 
 
 class Proof:
@@ -120,8 +123,7 @@ class Proof:
                 interrupt(process, run)
             return Leg(run, process.wait())
         except BaseException:
-            process.send_signal(signal.SIGINT)
-            process.wait()
+            _kill(process)
             raise
 
     def expect(self, leg: "Leg", codes: set[int]) -> None:
@@ -212,6 +214,17 @@ def _stop(process: subprocess.Popen, run: RunDirectory) -> None:
     """The notice of a scheduler."""
     if process.poll() is None:
         process.send_signal(signal.SIGTERM)
+
+
+def _kill(process: subprocess.Popen) -> None:
+    """Ctrl-C twice: the run is killed without a checkpoint. SIGTERM before, which is silent while the interpreter starts."""
+    process.terminate()
+    with contextlib.suppress(subprocess.TimeoutExpired):
+        process.wait(0.5)
+    while process.poll() is None:
+        process.send_signal(signal.SIGINT)
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            process.wait(0.3)
 
 
 def _kill_one(process: subprocess.Popen, run: RunDirectory) -> None:

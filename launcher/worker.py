@@ -47,7 +47,8 @@ def main(argv: list[str], train: Callable[[RunConfig, Job, RunDirectory], str] |
     try:
         config = load_config(find_config(run, find_job_mark(os.environ)))
         pulse.silence_timeout_s = config.fault_tolerance.silence_timeout_s
-        job = dataclasses.replace(find_job(), progress=progress, attempt=find_attempt(os.environ))
+        job = find_job(config.fault_tolerance.silence_timeout_s)
+        job = dataclasses.replace(job, progress=progress, attempt=max(job.attempt, find_attempt(os.environ)))
         if job.local_rank == 0 and config.monitoring.prometheus_port is not None:
             pulse.start_exporter(config.monitoring)
         if train is None:

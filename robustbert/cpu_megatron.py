@@ -13,6 +13,22 @@ from torch.overrides import TorchFunctionMode
 _CPU = torch.device("cpu")
 
 
+class _CpuStream:
+    """In place of a CUDA stream: on the CPU everything before is done."""
+
+    def synchronize(self) -> None:
+        pass
+
+    def wait_stream(self, stream) -> None:
+        pass
+
+    def wait_event(self, event) -> None:
+        pass
+
+
+_CPU_STREAM = _CpuStream()
+
+
 class CudaMeansCpu(TorchFunctionMode):
     """While it is active, a request for a CUDA tensor gives a CPU tensor. Enter it once, at start-up.
 
@@ -47,6 +63,7 @@ class CudaMeansCpu(TorchFunctionMode):
             self._replace(torch.cuda, "is_available", lambda: False)
         self._replace(torch.cuda, "current_device", lambda: _CPU)
         self._replace(torch.cuda, "synchronize", lambda device=None: None)
+        self._replace(torch.cuda, "current_stream", lambda device=None: _CPU_STREAM)
         self._replace(torch.cuda, "empty_cache", lambda: None)
         self._replace(torch.cuda, "manual_seed", torch.manual_seed)
         self._replace(torch.cuda, "get_rng_state", lambda device="cuda": get_state())

@@ -60,9 +60,10 @@ class Device:
         """
         timeout = timedelta(seconds=timeout_s)
         if job.world_size > 1:
-            store = torch.distributed.TCPStore(
-                job.master_address, job.master_port, job.world_size, is_master=job.rank == 0, timeout=timeout
-            )
+            is_master = job.rank == 0 and not job.has_store
+            store = torch.distributed.TCPStore(job.master_address, job.master_port, job.world_size, is_master, timeout=timeout)
+            # A store of the starter's outlives its processes: those that it restarts must not read what the former ones wrote.
+            store = torch.distributed.PrefixStore(f"attempt_{job.attempt}", store) if job.has_store else store
         else:
             store = torch.distributed.HashStore()
         torch.distributed.init_process_group(

@@ -15,4 +15,5 @@ class Job:
     master_address: str = "127.0.0.1"
     master_port: int = 0  # 0: one process, nothing to meet
     attempt: int = 1  # above 1: another job of the same run failed a moment ago
+    has_store: bool = False  # the starter keeps a key-value store at the meeting point (torchrun's agent)
     progress: Progress = field(default_factory=Progress, compare=False, repr=False)

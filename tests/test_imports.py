@@ -4,7 +4,7 @@ import ast
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
-FOUNDATION = {"config", "run_directory", "job", "progress", "json_lines", "durations", "slices", "pinned_copies"}
+FOUNDATION = {"config", "run_directory", "job", "progress", "json_lines", "durations", "slices", "pinned_copies", "interruption"}
 MAY_IMPORT = {
     "config": set(),
     "run_directory": {"json_lines"},
@@ -14,6 +14,7 @@ MAY_IMPORT = {
     "pinned_copies": set(),
     "job": {"progress"},
     "progress": set(),
+    "interruption": set(),
     "goodput": set(),
     "cpu_megatron": set(),
     "device": {"job", "json_lines", "cpu_megatron"},

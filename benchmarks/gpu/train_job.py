@@ -20,6 +20,7 @@ from benchmarks.gpu.runner import last_line
 
 # Without these an inherited job would be taken for this one.
 _RANK_NAMES = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "MASTER_ADDR", "MASTER_PORT")
+_START_TIMEOUT_S = 120.0  # torch is imported before the processes meet
 
 
 @dataclass(frozen=True)
@@ -122,7 +123,7 @@ def train(spec: TrainSpec) -> list[dict]:
         torch.cuda.set_device(spec.card)
         device = Device(torch.device("cuda", spec.card), spec.backend)
     config, run = load_config(spec.config, spec.overrides), RunDirectory(Path(spec.run))
-    with open_session(config, run, find_job(), device, resume=spec.resume) as session:
+    with open_session(config, run, find_job(_START_TIMEOUT_S), device, resume=spec.resume) as session:
         while session.state.step < spec.steps:
             session.step()
         if spec.save:

@@ -20,7 +20,9 @@ def report(options: argparse.Namespace) -> int:
         if not path.absolute().parent.is_dir():
             raise ConfigError(f"{path}: its folder does not exist; make it: mkdir -p {path.absolute().parent}")
     page = build_page([RunRecord(run) for run in runs])
-    output.write_text(page, encoding="utf-8")
+    partial = output.with_name(output.name + ".partial")
+    partial.write_text(page, encoding="utf-8")
+    partial.replace(output)
     print(f"{output}  ({len(page) / 1e6:.1f} MB; open it in any browser)")
     if options.png:
         take_picture(output, Path(options.png))

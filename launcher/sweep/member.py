@@ -13,7 +13,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from launcher.attempt import Clock, RunningJob
-from launcher.job_env import find_array_task, num_own_cores
+from launcher.job_env import find_array_task, num_own_cores, without_ranks
 from launcher.stop_request import StopRequest
 from launcher.supervisor_record import RunIsSupervised, SupervisorRecord, beat, hold_lock, read_supervisor
 from launcher.sweep.folder import Done, Member, read_sweep
@@ -46,7 +46,7 @@ def member_environment(environ: Mapping[str, str], num_cores: int, share: int | 
     share: how many processes there are on this host, each of which gets its part of the cores unless the user has set
     OMP_NUM_THREADS. devices: numbers of the GPUs for this member, among those that the user has made visible.
     """
-    environment = dict(environ)
+    environment = without_ranks(environ)  # a member is a job of its own
     if share is not None:
         environment.setdefault("OMP_NUM_THREADS", str(max(1, num_cores // share)))
     if devices is not None:

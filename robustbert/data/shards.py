@@ -79,6 +79,13 @@ def _check_parts(path: str, prefixes: list[Path]) -> None:
     for prefix in prefixes:
         if match := _SHARD.fullmatch(str(prefix)):
             parts.setdefault((match["name"], int(match["count"])), set()).add(int(match["index"]))
+    counts: dict[str, set[int]] = {}
+    for name, count in parts:
+        counts.setdefault(name, set()).add(count)
+    for name, several in counts.items():
+        if len(several) > 1:
+            listed = " and of ".join(map(str, sorted(several)))
+            raise DataError(f"{path}: {name} is there in parts of {listed}, the same text twice; name one: {name}-*-of-{max(several):05d}")
     for (name, count), found in parts.items():
         missing = sorted(set(range(count)) - found)
         if missing:

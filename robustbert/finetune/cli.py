@@ -1,7 +1,6 @@
 """The command line of tools/finetune: its options; what they do is in commands.py."""
 
 import argparse
-import signal
 import socket
 import sys
 from collections.abc import Callable
@@ -10,6 +9,7 @@ from pathlib import Path
 
 from robustbert.finetune.settings import PRECISIONS, Settings, option_name
 from robustbert.finetune.tasks import GLUE, MODULES
+from robustbert.interruption import ends_by_signals
 from robustbert.job import Job
 
 _EXAMPLE = f"""examples:
@@ -52,36 +52,36 @@ _SETTING_HELP = {
 
 
 def main(
-    arguments: list[str] | None = None, find_job: Callable[[], Job] = Job, program: tuple[str, ...] = ()
+    arguments: list[str] | None = None, find_job: Callable[[float], Job] = lambda start_timeout_s: Job(), program: tuple[str, ...] = ()
 ) -> int:
-    """Run the command; returns its exit code: 0, 2 for bad input (one line on standard error), 130 after Ctrl-C.
+    """Run the command; returns its exit code: 0, or 2 for bad input (one line on standard error). Ctrl-C ends it with 130, SIGTERM with 143.
 
-    find_job: says which process of a job this is. program: the words that start this tool, for the members of a sweep.
+    find_job: says which process of a job this is, and how long it waits for the others. program: the words that start this tool, for the
+    members of a sweep.
     """
     parser = _parser()
     options = parser.parse_intermixed_args(arguments)
     _check(parser, options)
-    from robustbert.finetune import commands
-
-    former = signal.signal(signal.SIGTERM, _interrupt)  # a scheduler's signal: end as Ctrl-C does
     job = Job()
-    try:
-        if options.sweep:
-            return commands.sweep(options, program)
-        job = find_job()
-        command = commands.ensemble if options.ensemble else commands.submit if options.submit else commands.finetune_one
-        return command(options, job)
-    except (ValueError, OSError) as error:
-        if job.local_rank == 0:  # once a node: its disk or its data may be the one that lacks something
-            where = f" (on {socket.gethostname()})" if job.rank else ""
-            print(f"tools/finetune: error: {error}{where}", file=sys.stderr)
-        return 2
-    except KeyboardInterrupt:
-        if job.rank == 0:
-            print(f"tools/finetune: interrupted; the same command goes on from {options.output}", file=sys.stderr)
-        return 130
-    finally:
-        signal.signal(signal.SIGTERM, former)
+
+    def last_words() -> str:
+        return "" if job.rank else f"interrupted; the same command continues from {options.output}"
+
+    with ends_by_signals("tools/finetune", last_words):
+        try:
+            if not options.sweep:
+                job = find_job(options.start_timeout)  # before torch is imported: the others wait
+            from robustbert.finetune import commands
+
+            if options.sweep:
+                return commands.sweep(options, program)
+            command = commands.ensemble if options.ensemble else commands.submit if options.submit else commands.finetune_one
+            return command(options, job)
+        except (ValueError, OSError) as error:
+            if job.local_rank == 0:  # once a node: its disk or its data may be the one that lacks something
+                where = f" (on {socket.gethostname()})" if job.rank else ""
+                print(f"tools/finetune: error: {error}{where}", file=sys.stderr)
+            return 2
 
 
 def given_settings(options: argparse.Namespace) -> dict:
@@ -91,10 +91,6 @@ def given_settings(options: argparse.Namespace) -> dict:
 
 def _names() -> list[str]:
     return [field.name for field in fields(Settings)]
-
-
-def _interrupt(number, frame) -> None:
-    raise KeyboardInterrupt
 
 
 def _check(parser: argparse.ArgumentParser, options: argparse.Namespace) -> None:
@@ -136,6 +132,7 @@ def _parser() -> argparse.ArgumentParser:
     add("--data", type=Path, required=True, metavar="DIR", help="the task's official files, or the folder that holds its folder")
     add("--output", type=Path, required=True, metavar="DIR", help="the folder to make; one of the same command is resumed, a sweep also grows")
     add("--compile", action="store_true", help="compile the encoder's layers: on a GPU, for many steps; the last bits then depend on the processes")
+    add("--start-timeout", type=_seconds, default=8.0, metavar="SECONDS", help="how long to wait for processes that RANK and WORLD_SIZE announce (8)")
     _add_sweep(parser)
     group = parser.add_argument_group("of ensembles and the leaderboard")
     add = group.add_argument
@@ -168,3 +165,13 @@ def _add_settings(parser: argparse.ArgumentParser) -> None:
             group.add_argument(option, action="store_true", default=None, help=text)
         else:
             group.add_argument(option, type=field.type, metavar="N", help=text)
+
+
+def _seconds(text: str) -> float:
+    try:
+        value = float(text)
+    except ValueError:
+        value = -1.0
+    if not 0 < value < float("inf"):
+        raise argparse.ArgumentTypeError(f"must be a number of seconds above 0, it is {text!r}")
+    return value

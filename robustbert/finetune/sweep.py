@@ -165,13 +165,21 @@ def _command(request: SweepRequest, cell: Cell) -> list[str]:
 
 
 def _run(words: list[str], environment: dict[str, str]) -> int:
-    """The launcher's exit code. Ctrl-C, or a scheduler's signal, goes on to it: it stops its members before it ends."""
+    """The launcher's exit code; 130 or 143 after Ctrl-C or SIGTERM, which it is told of: it stops its members before it ends."""
+    received: list[int] = []
     process = subprocess.Popen(words, env=environment, process_group=0)
-    while True:
-        try:
-            return process.wait()
-        except KeyboardInterrupt:
-            process.send_signal(signal.SIGINT)
+
+    def pass_on(number, frame) -> None:
+        received.append(number)
+        process.send_signal(signal.SIGINT)
+
+    former = {number: signal.signal(number, pass_on) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        exit_code = process.wait()
+    finally:
+        for number, handler in former.items():
+            signal.signal(number, handler)
+    return 128 + received[0] if received else exit_code
 
 
 def _joined(file: Path, asked: dict[str, dict]) -> dict[str, dict]:

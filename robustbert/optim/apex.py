@@ -40,7 +40,8 @@ def without_clipping(fused_lamb: type) -> type[torch.optim.Optimizer]:
     """The class of Apex's interface with no bound on the gradients' norm, which the update has clipped already."""
 
     class ApexLamb(fused_lamb):
-        def __init__(self, params, **options):
+        def __init__(self, params, capturable=False, **options):
+            assert not capturable, "FusedLAMB knows no recording of its update"
             super().__init__(params, max_grad_norm=math.inf, use_nvlamb=False, **options)
 
     return ApexLamb

@@ -9,9 +9,9 @@ import torch
 class FusedAdam(torch.optim.Optimizer):
     """Adam (section 2.4), one fused call a parameter group; parameters and gradients in fp32, on CPU or CUDA."""
 
-    def __init__(self, params, lr=1e-3, betas=(0.9, 0.999), eps=1e-8, weight_decay=0.0, adam_w_mode=True):
-        if not adam_w_mode:
-            raise ValueError("only decoupled weight decay is built (adam_w_mode=True)")
+    def __init__(self, params, lr=1e-3, betas=(0.9, 0.999), eps=1e-8, weight_decay=0.0, adam_w_mode=True, capturable=False):
+        if not adam_w_mode or capturable:
+            raise ValueError("only decoupled weight decay is built (adam_w_mode=True), and no recording of the update (capturable=False)")
         super().__init__(params, dict(lr=lr, betas=betas, eps=eps, weight_decay=weight_decay))
         self._step_on_device: torch.Tensor | None = None
 

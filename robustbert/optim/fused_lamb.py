@@ -65,9 +65,9 @@ class FusedLamb(torch.optim.Optimizer):
     the gradients into the update that it applies.
     """
 
-    def __init__(self, params, lr=1e-3, betas=(0.9, 0.999), eps=1e-6, weight_decay=0.0, adam_w_mode=True):
-        if not adam_w_mode:
-            raise ValueError("LAMB's weight decay is decoupled (adam_w_mode=True)")
+    def __init__(self, params, lr=1e-3, betas=(0.9, 0.999), eps=1e-6, weight_decay=0.0, adam_w_mode=True, capturable=False):
+        if not adam_w_mode or capturable:
+            raise ValueError("LAMB's weight decay is decoupled (adam_w_mode=True), and its update is not recorded (capturable=False)")
         super().__init__(params, dict(lr=lr, betas=betas, eps=eps, weight_decay=weight_decay))
         weights = [weight for group in self.param_groups for weight in group["params"]]
         # build_optimizer says more of them where they are parts; by themselves each is a whole tensor.

@@ -8,7 +8,6 @@ initialisation and checkpoints read.
 import torch
 import torch.nn.functional as F
 from megatron.core.tensor_parallel import ColumnParallelLinear, RowParallelLinear, VocabParallelEmbedding
-from megatron.core.tensor_parallel.layers import set_tensor_model_parallel_attributes
 
 from robustbert.parallel.apex_layer_norm import layer_norm_class
 from robustbert.parallel.mesh import Mesh
@@ -91,5 +90,10 @@ class LayerNorm(layer_norm_class()):
 
 
 def mark_split(parameter: torch.nn.Parameter, dim: int) -> None:
-    """Mark a parameter as this rank's part, along `dim`, of one split over the tensor-parallel ranks."""
-    set_tensor_model_parallel_attributes(parameter, is_parallel=True, dim=dim, stride=1)
+    """Mark a parameter as this rank's part, along `dim`, of one split over the tensor-parallel ranks.
+
+    The layers of some versions of megatron-core have done so already, and its own function asserts that it is the first.
+    """
+    for name, value in (("tensor_model_parallel", True), ("partition_dim", dim), ("partition_stride", 1)):
+        assert getattr(parameter, name, value) == value, (name, getattr(parameter, name), value)
+        setattr(parameter, name, value)

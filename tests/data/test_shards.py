@@ -1,6 +1,6 @@
 """A corpus prepared in parts: the parts are disjoint and everything, and together they are one corpus of a run."""
 
-import os
+import json
 import subprocess
 import sys
 from collections import Counter
@@ -9,14 +9,17 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from launcher.shard_number import find_shard
 from robustbert.config import CorpusConfig, DataConfig, MaskingConfig, TrainConfig
 from robustbert.data.batches import build_train_batches
-from robustbert.data.corpus import IndexedCorpus
+from robustbert.data.corpus import MANIFEST_FORMAT, IndexedCorpus
 from robustbert.data.errors import DataError
 from robustbert.data.preparation.indexing import prepare_corpus
+from robustbert.data.preparation.preprocess import main
 from robustbert.data.prepare import check_sources, prepare_run
 from robustbert.data.shards import find_prefixes, shard_prefix
 from robustbert.data.text.readers import find_source, take_shard
+from robustbert.job import Job
 from tests.data.conftest import make_text
 from tests.data.test_preprocess import command
 
@@ -93,34 +96,79 @@ def test_blocks_built_by_several_processes_are_those_of_one(tokenizer, tmp_path,
 
 def test_missing_parts_and_patterns_without_a_corpus_are_refused(tokenizer, tmp_path):
     prefixes, _ = write_parts(tmp_path, tokenizer, 3)
-    os.remove(f"{prefixes[1]}.json")
+    Path(f"{prefixes[1]}.json").unlink()
     for pattern, message in (("part-*", r"1 of the 3 parts .* \(number 1\).*--shard 1/3"), ("none-*", "matches no prepared corpus")):
         with pytest.raises(DataError, match=message):
             check_sources(DataConfig(str(tmp_path / "tokenizer"), (CorpusConfig(path=str(tmp_path / pattern)),), sequence_length=32))
 
 
+BATCH_OF_4 = {"SLURM_PROCID": "0", "SLURM_NTASKS": "4"}
+STEP = {"SLURM_STEP_ID": "0"}
+
+
+def array(number, first, last, step=1, count=None):
+    names = ("ID", "MIN", "MAX", "STEP", "COUNT")
+    return {f"SLURM_ARRAY_TASK_{name}": str(value) for name, value in zip(names, (number, first, last, step, count or last - first + 1))}
+
+
 @pytest.mark.parametrize(
-    ("environment", "expected"),
+    ("environ", "shard"),
     [
-        ({"SLURM_ARRAY_TASK_ID": "7", "SLURM_ARRAY_TASK_MIN": "5", "SLURM_ARRAY_TASK_COUNT": "3", "SLURM_PROCID": "0"}, "00002-of-00003"),
-        ({"SLURM_PROCID": "1", "SLURM_NTASKS": "4"}, "00001-of-00004"),
-        ({"OMPI_COMM_WORLD_RANK": "3", "OMPI_COMM_WORLD_SIZE": "4"}, "00003-of-00004"),
-        ({}, None),
+        (array(2, 0, 3), (2, 4)),
+        (array(1, 1, 64), (0, 64)),
+        (array(6, 0, 6, step=3, count=3), (2, 3)),
+        (array(1, 0, 1) | BATCH_OF_4, (1, 2)),  # a batch script is one process
+        (array(1, 0, 1) | BATCH_OF_4 | STEP | {"SLURM_PROCID": "2"}, (6, 8)),  # srun in the script of an array's task
+        (BATCH_OF_4 | STEP | {"SLURM_PROCID": "1"}, (1, 4)),
+        ({"OMPI_COMM_WORLD_RANK": "3", "OMPI_COMM_WORLD_SIZE": "4"}, (3, 4)),
+        ({"PMIX_RANK": "3", "PMIX_NAMESPACE": "prterun@1"}, (3, 4)),  # the size is MPI's to say
+        ({"RANK": "3", "WORLD_SIZE": "4", "TORCHELASTIC_RUN_ID": "x"}, (3, 4)),
+        (BATCH_OF_4 | {"OMPI_COMM_WORLD_RANK": "3", "OMPI_COMM_WORLD_SIZE": "4"}, (3, 4)),  # mpirun in a batch script
     ],
-    ids=["slurm-array", "srun", "mpirun", "none"],
 )
-def test_the_part_comes_from_the_cluster(environment, expected, tokenizer_dir, tmp_path):
+def test_the_part_is_the_tasks(environ, shard):
+    """Slurm's variables are those that Slurm 22.05 sets; find_job stands for MPI and torchrun's agent, which see four processes."""
+    assert find_shard(environ, find_job=lambda environ: Job(3, 4)) == shard
+
+
+@pytest.mark.parametrize(
+    ("environ", "words"),
+    [
+        ({}, "this is one; say --shard I/N"),
+        ({"SLURM_NTASKS": "4", "SLURM_JOB_ID": "7"}, "this is one"),  # the shell of salloc
+        ({"SLURM_PROCID": "0", "SLURM_NTASKS": "1"}, "this is one"),
+        (BATCH_OF_4, "4 tasks were announced (SLURM_PROCID=0, SLURM_NTASKS=4) and 1 is here, the batch script"),
+        (BATCH_OF_4 | STEP | {"SLURM_PTY_PORT": "4242"}, "an interactive shell"),
+        ({"RANK": "0", "WORLD_SIZE": "4"}, "say --shard I/N"),
+        (array(7, 5, 7), "3 tasks of 5-7"),  # parts given again: 7 of 5 to 7 is no part of 3
+        (array(5, 1, 7, count=3), "3 tasks of 1-7"),  # --array=1,5,7
+        (array(3, 3, 3), "with the N of the first time"),
+        (array(0, 0, 0), "this is one"),
+        ({"SLURM_ARRAY_TASK_ID": "3"}, "stands without SLURM_ARRAY_TASK_MIN"),
+        (array("x", 0, 3), "SLURM_ARRAY_TASK_ID=x is no whole number"),
+    ],
+)
+def test_a_part_that_nothing_proves_is_refused(environ, words):
+    with pytest.raises(ValueError) as refusal:
+        find_shard(environ, find_job=None)
+    assert words in str(refusal.value)
+
+
+def test_a_corpus_in_parts_of_two_numbers_is_refused(tmp_path):
+    for index, count in ((0, 1), (0, 2), (1, 2)):
+        Path(f"{shard_prefix(str(tmp_path / 'part'), index, count)}.json").write_text(json.dumps({"format": MANIFEST_FORMAT}))
+    with pytest.raises(DataError, match="in parts of 1 and of 2, the same text twice; name one: .*-of-00002"):
+        find_prefixes(str(tmp_path / "part-*"))
+    assert len(find_prefixes(str(tmp_path / "part-*-of-00002"))) == 2
+
+
+def test_a_batch_script_without_srun_prepares_nothing(tokenizer_dir, tmp_path, capsys):
     (tmp_path / "text.txt").write_text(make_text(30))
-    known = {k: v for k, v in os.environ.items() if not k.startswith(("SLURM_", "OMPI_"))}
-    arguments = ["--input", "text.txt", "--tokenizer", tokenizer_dir, "--output", "out/part", "--shard", "auto"]
-    result = subprocess.run(
-        command(*arguments), cwd=tmp_path, env=known | environment, capture_output=True, text=True, timeout=60
-    )
-    if expected is None:
-        assert result.returncode == 2 and "SLURM_ARRAY_TASK_ID" in result.stderr
-    else:
-        assert result.returncode == 0, result.stderr
-        assert (tmp_path / f"out/part-{expected}.json").exists()
+    words = ["--input", tmp_path / "text.txt", "--tokenizer", tokenizer_dir, "--output", tmp_path / "out/part", "--shard", "auto"]
+    assert main([str(word) for word in words], find_shard=lambda: find_shard(BATCH_OF_4)) == 2
+    error = capsys.readouterr().err
+    assert error.startswith("preprocess: error: --shard auto: 4 tasks were announced") and error.count("\n") == 1
+    assert not (tmp_path / "out").exists()
 
 
 @pytest.mark.cluster

@@ -2,11 +2,23 @@
 
 import pytest
 
-from launcher.job_env import ATTEMPT_VARIABLE, RankEnv, count_gpus, find_attempt, find_master, find_rank, rank_environment
+from launcher.job_env import (
+    ATTEMPT_VARIABLE,
+    JobEnvError,
+    RankEnv,
+    count_gpus,
+    find_attempt,
+    find_master,
+    find_pmix_servers,
+    find_rank,
+    rank_environment,
+    without_ranks,
+)
 
 OPEN_MPI = {"OMPI_COMM_WORLD_RANK": "3", "OMPI_COMM_WORLD_SIZE": "8", "OMPI_COMM_WORLD_LOCAL_RANK": "1"}
 HYDRA = {"PMI_RANK": "3", "PMI_SIZE": "8", "MPI_LOCALRANKID": "1"}
-SLURM = {"SLURM_PROCID": "3", "SLURM_NTASKS": "8", "SLURM_LOCALID": "1"}
+SLURM = {"SLURM_STEP_ID": "0", "SLURM_PROCID": "3", "SLURM_NTASKS": "8", "SLURM_LOCALID": "1"}
+BATCH = {"SLURM_PROCID": "0", "SLURM_NTASKS": "4", "SLURM_LOCALID": "0"}
 TORCHRUN = {"TORCHELASTIC_RUN_ID": "x", "RANK": "3", "WORLD_SIZE": "8", "LOCAL_RANK": "1"}
 PLAIN = {"RANK": "3", "WORLD_SIZE": "8", "LOCAL_RANK": "1"}
 
@@ -16,7 +28,8 @@ PLAIN = {"RANK": "3", "WORLD_SIZE": "8", "LOCAL_RANK": "1"}
     [(OPEN_MPI, "openmpi"), (HYDRA, "pmi"), (SLURM, "slurm"), (TORCHRUN, "torchrun"), (PLAIN, "env")],
 )
 def test_rank_of_every_starter(environ, starter):
-    assert find_rank(environ) == RankEnv(rank=3, world_size=8, local_rank=1, starter=starter)
+    found = find_rank(environ)
+    assert (found.rank, found.world_size, found.local_rank, found.starter) == (3, 8, 1, starter)
 
 
 def test_process_started_alone_is_rank_0_of_1():
@@ -37,6 +50,77 @@ def test_size_of_the_step_counts_before_that_of_the_allocation():
 
 def test_rank_without_a_size_does_not_count():
     assert find_rank({"PMI_RANK": "3"}).starter is None
+
+
+MASTER = {"MASTER_ADDR": "n1", "MASTER_PORT": "29500"}
+
+
+@pytest.mark.parametrize(
+    ("environ", "starter", "rank", "size"),
+    [
+        (BATCH, "batch", 0, 4),  # sbatch --ntasks=4, without srun: as Slurm 22.05 sets them
+        ({**BATCH, "SLURM_STEP_ID": "0", "SLURM_STEP_NUM_TASKS": "1", "SLURM_NTASKS": "4"}, "slurm", 0, 1),  # srun -n 1 in it
+        ({"SLURM_PROCID": "0"}, None, 0, 1),  # sbatch without --ntasks sets no SLURM_NTASKS
+        ({"SLURM_NTASKS": "4", "SLURM_NPROCS": "4", "SLURM_JOB_ID": "7"}, None, 0, 1),  # the shell of salloc
+        ({**BATCH, "SLURM_NTASKS": "1", "SLURM_STEP_ID": "4294967290"}, "slurm", 0, 1),  # Slurm's own interactive step
+        ({"RANK": "2"}, None, 0, 1),
+        ({"WORLD_SIZE": "4"}, None, 0, 1),
+        ({"LOCAL_RANK": "3"}, None, 0, 1),
+        ({"RANK": "", "WORLD_SIZE": ""}, None, 0, 1),
+        ({"RANK": "0", "WORLD_SIZE": "1"}, "env", 0, 1),
+        ({"RANK": "what", "LOCAL_RANK": "ever"}, None, 0, 1),
+        ({"RANK": " 1 ", "WORLD_SIZE": "2"}, "env", 1, 2),
+        ({"PMIX_RANK": "1", "PMIX_NAMESPACE": "prterun@1"}, "pmix", 1, None),  # prterun tells no size
+        ({"PMIX_RANK": "1"}, None, 0, 1),
+        ({**BATCH, **PLAIN}, "env", 3, 8),  # a starter of torch's inside a batch script
+        ({**SLURM, **PLAIN, **MASTER}, "env", 3, 8),  # srun, and a script that says the same to torch
+        ({**SLURM, "RANK": "0", "WORLD_SIZE": "2"}, "slurm", 3, 8),  # without a meeting point RANK is no job
+        ({**SLURM, "SLURM_PROCID": "0", "SLURM_NTASKS": "1", **PLAIN, **MASTER}, "env", 3, 8),  # one task of srun starts eight processes
+    ],
+)
+def test_what_counts_of_a_surrounding_job(environ, starter, rank, size):
+    found = find_rank(environ)
+    assert (found.starter, found.rank, found.world_size) == (starter, rank, size)
+
+
+@pytest.mark.parametrize(
+    ("environ", "words"),
+    [
+        ({"RANK": "zero", "WORLD_SIZE": "4"}, "RANK=zero is no whole number; unset RANK"),
+        ({"RANK": "-1", "WORLD_SIZE": "4"}, "RANK=-1 is no whole number"),
+        ({"RANK": "4", "WORLD_SIZE": "4"}, "RANK=4 is no rank of WORLD_SIZE=4 processes"),
+        ({"RANK": "0", "WORLD_SIZE": "0"}, "RANK=0 is no rank of WORLD_SIZE=0"),
+        ({"SLURM_PROCID": "0", "SLURM_NTASKS": "4(x2)"}, "SLURM_NTASKS=4(x2) is no whole number"),
+        ({**SLURM, **MASTER, "RANK": "0", "WORLD_SIZE": "2"}, "srun announces task 3 of 8, and RANK=0, WORLD_SIZE=2"),
+    ],
+)
+def test_variables_that_make_no_sense_are_named(environ, words):
+    with pytest.raises(JobEnvError) as refusal:
+        find_rank(environ)
+    assert words in str(refusal.value)
+
+
+def test_a_meeting_point_needs_a_port():
+    assert find_master({"MASTER_ADDR": "n1", "MASTER_PORT": ""}) is None
+    for port in ("http", "0", "70000"):
+        with pytest.raises(JobEnvError, match=f"MASTER_PORT={port} is no"):
+            find_master({"MASTER_ADDR": "n1", "MASTER_PORT": port})
+
+
+def test_a_member_of_a_sweep_is_no_part_of_the_job_around_it():
+    around = {**OPEN_MPI, **HYDRA, **BATCH, **TORCHRUN, **MASTER, "PMIX_NAMESPACE": "n", "PMIX_RANK": "1"}
+    kept = without_ranks(around | {"HOME": "/h", "SLURM_JOB_ID": "7", "SLURM_JOB_NODELIST": "n[1-2]"})
+    assert kept == {"HOME": "/h", "SLURM_JOB_ID": "7", "SLURM_JOB_NODELIST": "n[1-2]"}
+    assert find_rank(kept) == RankEnv()
+
+
+def test_the_daemon_of_mpirun():
+    """PMIX_SERVER_URI2 as Open MPI 5.0.11 sets it, with an address of either kind."""
+    uris = {"PMIX_SERVER_URI2": "prterun-vm-1@0.1;tcp4://127.0.0.1:40729", "PMIX_SERVER_URI41": "prterun-vm-1@0.1;tcp6://[fe80::1]:40730"}
+    assert find_pmix_servers(uris) is None
+    assert find_pmix_servers({"PMIX_NAMESPACE": "n"} | uris) == [("127.0.0.1", 40729), ("fe80::1", 40730)]
+    assert find_pmix_servers({"PMIX_NAMESPACE": "n"}) == []
+    assert find_pmix_servers({"PMIX_NAMESPACE": "n", "PMIX_SERVER_URI2": "unix:///tmp/x"}) is None
 
 
 def test_local_rank_is_unknown_where_it_is_not_told():

@@ -4,9 +4,9 @@ import argparse
 import datetime
 import json
 import os
-import signal
 import sys
 import time
+from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor
 from multiprocessing import get_context
 from pathlib import Path
@@ -17,6 +17,7 @@ from robustbert.data.errors import DataError
 from robustbert.data.preparation.duplicates import KINDS
 from robustbert.data.preparation.indexing import corpus_source, is_prepared, prepare_corpus, refuse_existing
 from robustbert.data.preparation.not_taken import incomplete_summary, summary_of
+from robustbert.data.preparation.text_workers import guard_worker, leave_pool
 from robustbert.data.shards import shard_prefix
 from robustbert.data.text.corpora.stories import read_questions
 from robustbert.data.text.corpora.plain import LAYOUTS
@@ -24,6 +25,7 @@ from robustbert.data.text.readers import AUTO, READERS, TEXT_FIELD_READERS, Text
 from robustbert.data.text.records import ReaderOptions
 from robustbert.data.text.sentences import split_sentences
 from robustbert.data.tokenizer import Tokenizer, load_tokenizer, train_tokenizer
+from robustbert.interruption import ends_by_signals
 
 _EXAMPLE = """examples:
   tools/preprocess --input books.txt.gz 'news/*.jsonl' --tokenizer roberta/ --output data/books --workers 8 --sequence-length 512
@@ -52,24 +54,36 @@ what is none of them is refused. Files may be compressed: gzip, bzip2, xz, zstd.
 _LOG_INTERVAL_S = 10.0
 
 
-def main(arguments: list[str] | None = None) -> int:
-    """Run the command; returns its exit code: 0, 2 for bad input (one line on standard error), 130 after Ctrl-C."""
+def main(arguments: list[str] | None = None, find_shard: Callable[[], tuple[int, int]] | None = None) -> int:
+    """Run the command; returns its exit code: 0, or 2 for bad input (one line on standard error). Ctrl-C ends it with 130, SIGTERM with 143.
+
+    find_shard: which part of how many --shard auto is; ValueError where that is not known.
+    """
     options = _parser().parse_args(arguments)
-    signal.signal(signal.SIGTERM, lambda *_: _interrupt())  # a scheduler's signal: end as Ctrl-C does
-    if options.shard is not None:
-        index, count = options.shard
-        options.output = shard_prefix(options.output, index, count)
-    try:
-        _preprocess(options)
-    except (DataError, OSError) as error:
-        print(f"preprocess: error: {error}", file=sys.stderr)
-        return 2
-    except KeyboardInterrupt:
+
+    def last_words() -> str:
         begun = corpus_file(options.output, "journal").exists()
-        then = "the same command goes on from there" if begun else "nothing was written"
-        print(f"preprocess: interrupted; {then}", file=sys.stderr)
-        return 130
+        return f"interrupted; {'the same command goes on from there' if begun else 'nothing was written'}"
+
+    with ends_by_signals("preprocess", last_words):
+        try:
+            if options.shard is not None:
+                options.shard = _auto_shard(find_shard) if options.shard == "auto" else options.shard
+                options.output = shard_prefix(options.output, *options.shard)
+            _preprocess(options)
+        except (DataError, OSError) as error:
+            print(f"preprocess: error: {error}", file=sys.stderr)
+            return 2
     return 0
+
+
+def _auto_shard(find_shard: Callable[[], tuple[int, int]] | None) -> tuple[int, int]:
+    if find_shard is None:
+        raise DataError("--shard auto is for the command line; say --shard I/N")
+    try:
+        return find_shard()
+    except ValueError as error:
+        raise DataError(str(error)) from None
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -218,7 +232,8 @@ def _build_blocks(options: argparse.Namespace, tokenizer: Tokenizer) -> None:
     if len(wanted) == 1 or options.workers == 1:
         counts = [_num_blocks(options.output, tokenizer, *form) for form in wanted]
     else:
-        with ProcessPoolExecutor(min(options.workers, len(wanted) or 1), get_context("spawn")) as pool:
+        workers = min(options.workers, len(wanted) or 1)
+        with leave_pool(ProcessPoolExecutor(workers, get_context("spawn"), guard_worker, (os.getpid(),))) as pool:
             futures = [pool.submit(_num_blocks, options.output, tokenizer, *form) for form in wanted]
             counts = [future.result() for future in futures]
     for (packing_format, length), count in zip(wanted, counts):
@@ -310,10 +325,6 @@ class _ProgressDisplay:
             print(f"{name}: {done / 1e6:.1f} of {total / 1e6:.1f} MB read", file=sys.stderr, flush=True)
 
 
-def _interrupt():
-    raise KeyboardInterrupt
-
-
 def _positive(text: str) -> int:
     return _at_least(text, 1)
 
@@ -349,26 +360,10 @@ def _date(text: str) -> str:
         raise argparse.ArgumentTypeError(f"must be a date like 2016-09-01, it is {text!r}") from None
 
 
-def _shard(text: str) -> tuple[int, int]:
+def _shard(text: str) -> tuple[int, int] | str:
     if text == "auto":
-        found = _shard_of_the_cluster(os.environ)
-        if found is None:
-            raise argparse.ArgumentTypeError(
-                "auto needs a job of several tasks (SLURM_ARRAY_TASK_ID, SLURM_PROCID or OMPI_COMM_WORLD_RANK); or say I/N"
-            )
-        return found
+        return text
     index, _, count = text.partition("/")
     if not (index.isdigit() and count.isdigit() and int(index) < int(count)):
         raise argparse.ArgumentTypeError(f"must be I/N with I from 0 to N - 1, for instance 0/4, or auto, it is {text!r}")
     return int(index), int(count)
-
-
-def _shard_of_the_cluster(environment) -> tuple[int, int] | None:
-    """This task's number and the number of tasks, of a Slurm array, an srun or an mpirun; None outside of them."""
-    if "SLURM_ARRAY_TASK_ID" in environment:
-        first = int(environment.get("SLURM_ARRAY_TASK_MIN", 0))
-        return int(environment["SLURM_ARRAY_TASK_ID"]) - first, int(environment["SLURM_ARRAY_TASK_COUNT"])
-    for index, count in (("SLURM_PROCID", "SLURM_NTASKS"), ("OMPI_COMM_WORLD_RANK", "OMPI_COMM_WORLD_SIZE")):
-        if index in environment:
-            return int(environment[index]), int(environment[count])
-    return None

@@ -3,6 +3,7 @@
 Results come in the order of the chunks, and only so much is under way that memory stays bounded.
 """
 
+import contextlib
 import os
 import signal
 import threading
@@ -12,7 +13,7 @@ from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass, field
-from multiprocessing import get_context
+from multiprocessing import active_children, get_context
 from typing import NamedTuple
 
 import numpy as np
@@ -164,9 +165,9 @@ class WorkerPool:
     def __enter__(self) -> "WorkerPool":
         return self
 
-    def __exit__(self, *_exception) -> None:
+    def __exit__(self, kind, *_exception) -> None:
         if self._pool is not None:
-            self._pool.shutdown(wait=True, cancel_futures=True)
+            _end_pool(self._pool, at_once=kind is not None)
 
     def map(self, method: Callable, chunks: Iterable[Chunk]) -> Iterator[tuple[Chunk, object]]:
         """Each chunk with what a method of TextWork makes of it, in order."""
@@ -198,17 +199,41 @@ class _Worker:
     work: TextWork
 
 
-def _start_worker(work: TextWork, parent: int) -> None:
+@contextlib.contextmanager
+def leave_pool(pool: ProcessPoolExecutor) -> Iterator[ProcessPoolExecutor]:
+    """The pool; after an error or a signal its processes are ended at once, whatever they do."""
+    at_once = True
+    try:
+        yield pool
+        at_once = False
+    finally:
+        _end_pool(pool, at_once)
+
+
+def _end_pool(pool: ProcessPoolExecutor, at_once: bool) -> None:
+    if at_once:
+        for process in active_children():
+            process.kill()
+    pool.shutdown(wait=True, cancel_futures=True)
+
+
+def guard_worker(parent: int) -> None:
+    """In a worker process: it leaves signals to the main process, and ends with it."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the whole group; the main process ends the workers
-    os.environ["TOKENIZERS_PARALLELISM"] = "false"  # one thread a process
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
     threading.Thread(target=_end_with_parent, args=(parent,), daemon=True).start()
+
+
+def _start_worker(work: TextWork, parent: int) -> None:
+    guard_worker(parent)
+    os.environ["TOKENIZERS_PARALLELISM"] = "false"  # one thread a process
     _Worker.work = work
 
 
 def _end_with_parent(parent: int) -> None:
     # A worker whose main process was killed would wait for work for ever.
     while os.getppid() == parent:
-        time.sleep(1)
+        time.sleep(0.5)
     os._exit(1)
 
 
