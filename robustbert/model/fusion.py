@@ -13,6 +13,7 @@ from dataclasses import dataclass
 import torch
 import torch.nn.functional as F
 
+from robustbert.kernels import add_and_norm as cpu_kernel
 from robustbert.parallel.layers import LayerNorm
 from robustbert.parallel.linear_cross_entropy import PLAIN_KERNELS, ChunkKernels, row_statistics, turn_into_gradient
 
@@ -34,6 +35,15 @@ def add_and_norm(
     return norm(residual_T1H + x_T1H)
 
 
+def add_and_norm_on_cpu(
+    x_T1H: torch.Tensor, bias_H: torch.Tensor | None, residual_T1H: torch.Tensor, norm: LayerNorm, dropout: float
+) -> torch.Tensor:
+    """add_and_norm in one pass over memory, if there is a kernel for its precision and width."""
+    if not cpu_kernel.supports(x_T1H.dtype, x_T1H.shape[-1]):
+        return add_and_norm(x_T1H, bias_H, residual_T1H, norm, dropout)
+    return cpu_kernel.add_and_norm(x_T1H, bias_H, residual_T1H, norm.weight, norm.bias, norm.eps, dropout)
+
+
 @dataclass(frozen=True)
 class Fusion:
     """The functions of a model, compiled or as they are. compile: of a layer's forward; hooks of the layer stay outside of it."""
@@ -51,7 +61,8 @@ def build_fusion(compile: bool | str, device: torch.device, tp_size: int, variab
     if compile is True and missing:
         raise ValueError(f"model.compile: true needs {missing}; use auto, which does without")
     if compile is False or missing or (compile == "auto" and device.type != "cuda"):
-        return Fusion(False, _as_it_is, bias_gelu, add_and_norm, PLAIN_KERNELS)
+        end_half = add_and_norm_on_cpu if device.type == "cpu" else add_and_norm
+        return Fusion(False, _as_it_is, bias_gelu, end_half, PLAIN_KERNELS)
     import torch._inductor.config as inductor
 
     inductor.compile_threads = min(inductor.compile_threads, _MOST_COMPILERS)

@@ -1,0 +1,97 @@
+"""What ends each half of a post-LN layer on CPU, in one pass over memory: LayerNorm(residual + dropout(x + bias)). N rows, H hidden."""
+
+from ctypes import c_double, c_uint64, c_void_p
+
+import torch
+
+from robustbert.kernels.attention import DTYPES, draw_seed
+from robustbert.kernels.build import load_kernels
+
+WIDTH_MULTIPLE = 16
+
+
+def supports(dtype: torch.dtype, width: int) -> bool:
+    """Whether add_and_norm computes in this precision and width; it may then compile the kernels."""
+    return dtype in DTYPES and width % WIDTH_MULTIPLE == 0 and load_kernels().library is not None
+
+
+def add_and_norm(
+    x: torch.Tensor, bias_H: torch.Tensor | None, residual: torch.Tensor, weight_H: torch.Tensor, shift_H: torch.Tensor, eps: float, dropout: float
+) -> torch.Tensor:
+    """LayerNorm(residual + dropout(x + bias)) over the last dimension. All are of one precision; sums and statistics are in fp32.
+
+    bias_H: None if x has it already. Dropout's numbers depend on one draw from torch's CPU generator, not on the number of threads.
+    """  # fmt: skip
+    return _forward(x.contiguous(), bias_H, residual.contiguous(), weight_H, shift_H, eps, dropout, draw_seed(dropout))[0]
+
+
+@torch.library.custom_op("robustbert::add_and_norm", mutates_args=())
+def _forward(
+    x: torch.Tensor,
+    bias: torch.Tensor | None,
+    residual: torch.Tensor,
+    weight: torch.Tensor,
+    shift: torch.Tensor,
+    eps: float,
+    dropout: float,
+    seed: torch.Tensor,
+) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """The normalised sums, the sums, and their mean and inverse deviation, fp32 (2, N)."""
+    width = x.shape[-1]
+    out, sums = torch.empty_like(x), torch.empty_like(x)
+    statistics = x.new_empty(2, x.numel() // width, dtype=torch.float32)
+    load_kernels().library.add_and_norm_forward(
+        int(x.dtype == torch.bfloat16), *map(_address, (x, bias, residual, weight, shift)), statistics.shape[1], width,
+        c_double(eps), c_double(dropout), c_uint64(int(seed)), *map(_address, (sums, out, *statistics)), torch.get_num_threads(),
+    )  # fmt: skip
+    return out, sums, statistics
+
+
+@_forward.register_fake
+def _(x, bias, residual, weight, shift, eps, dropout, seed):
+    return torch.empty_like(x), torch.empty_like(x), x.new_empty(2, x.numel() // x.shape[-1], dtype=torch.float32)
+
+
+@torch.library.custom_op("robustbert::add_and_norm_backward", mutates_args=())
+def _backward(
+    upstream: torch.Tensor, sums: torch.Tensor, statistics: torch.Tensor, weight: torch.Tensor, dropout: float, seed: torch.Tensor
+) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """The gradients of x and residual, and those of weight, shift and bias, fp32 (3, H)."""
+    library, width, num_rows = load_kernels().library, sums.shape[-1], statistics.shape[1]
+    residual_gradient = torch.empty_like(sums)
+    x_gradient = torch.empty_like(sums)
+    chunk = library.rows_of_a_chunk()
+    partial = sums.new_empty(-(-num_rows // chunk), 3, width, dtype=torch.float32)
+    upstream = upstream.contiguous()
+    library.add_and_norm_backward(
+        int(sums.dtype == torch.bfloat16), *map(_address, (upstream, sums, weight, *statistics)), num_rows, width,
+        c_double(dropout), c_uint64(int(seed)), *map(_address, (x_gradient, residual_gradient, partial)), torch.get_num_threads(),
+    )  # fmt: skip
+    return x_gradient, residual_gradient, partial.sum(0)
+
+
+@_backward.register_fake
+def _(upstream, sums, statistics, weight, dropout, seed):
+    return torch.empty_like(sums), torch.empty_like(sums), sums.new_empty(3, sums.shape[-1], dtype=torch.float32)
+
+
+def _keep(ctx, inputs, output) -> None:
+    _, bias, _, weight, _, _, ctx.dropout, seed = inputs
+    ctx.has_bias = bias is not None
+    ctx.save_for_backward(*output[1:], weight, seed)
+    ctx.mark_non_differentiable(*output[1:])
+    ctx.set_materialize_grads(False)
+
+
+def _differentiate(ctx, upstream, *_):
+    sums, statistics, weight, seed = ctx.saved_tensors
+    x_gradient, residual_gradient, of_parameters = _backward(upstream, sums, statistics, weight, ctx.dropout, seed)
+    weight_gradient, shift_gradient, bias_gradient = of_parameters.to(weight.dtype).unbind(0)
+    return x_gradient, bias_gradient if ctx.has_bias else None, residual_gradient, weight_gradient, shift_gradient, None, None, None
+
+
+_forward.register_autograd(_differentiate, setup_context=_keep)
+
+
+def _address(tensor: torch.Tensor | None) -> c_void_p | None:
+    return None if tensor is None else c_void_p(tensor.data_ptr())
