@@ -40,7 +40,9 @@ def load_kernels() -> Kernels:
     if compiler is None:
         return Kernels(None, "there is no C++ compiler (g++)")
     try:
-        return Kernels(ctypes.CDLL(str(_built(compiler, _openmp_library()))))
+        library = ctypes.CDLL(str(_built(compiler, _openmp_library())))
+        library.numbers_of_a_chunk.restype = ctypes.c_long
+        return Kernels(library)
     except subprocess.TimeoutExpired:
         return Kernels(None, f"g++ took longer than {_TIMEOUT_S} s")
     except subprocess.CalledProcessError as error:

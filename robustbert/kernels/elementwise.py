@@ -1,6 +1,9 @@
-"""What ends each half of a post-LN layer on CPU, in one pass over memory: LayerNorm(residual + dropout(x + bias)). N rows, H hidden."""
+"""Work on every element on CPU, in one pass over memory: bias + dropout + residual + LayerNorm, bias + GELU, sums of squares.
 
-from ctypes import c_double, c_uint64, c_void_p
+N rows, H hidden, F feed-forward. Each is a torch operator that differentiates itself.
+"""
+
+from ctypes import c_double, c_long, c_uint64, c_void_p
 
 import torch
 
@@ -11,7 +14,7 @@ WIDTH_MULTIPLE = 16
 
 
 def supports(dtype: torch.dtype, width: int) -> bool:
-    """Whether add_and_norm computes in this precision and width; it may then compile the kernels."""
+    """Whether add_and_norm and bias_gelu compute in this precision and width; it may then compile the kernels."""
     return dtype in DTYPES and width % WIDTH_MULTIPLE == 0 and load_kernels().library is not None
 
 
@@ -91,6 +94,62 @@ def _differentiate(ctx, upstream, *_):
 
 
 _forward.register_autograd(_differentiate, setup_context=_keep)
+
+
+def bias_gelu(x: torch.Tensor, bias_F: torch.Tensor | None) -> torch.Tensor:
+    """GELU(x + bias), the exact one; bias_F: None if x has it already."""
+    return _gelu(x.contiguous(), bias_F)
+
+
+@torch.library.custom_op("robustbert::bias_gelu", mutates_args=())
+def _gelu(x: torch.Tensor, bias: torch.Tensor | None) -> torch.Tensor:
+    out = torch.empty_like(x)
+    arguments = *map(_address, (x, bias)), x.numel() // x.shape[-1], x.shape[-1], _address(out), torch.get_num_threads()
+    load_kernels().library.gelu_forward(int(x.dtype == torch.bfloat16), *arguments)
+    return out
+
+
+@_gelu.register_fake
+def _(x, bias):
+    return torch.empty_like(x)
+
+
+@torch.library.custom_op("robustbert::bias_gelu_backward", mutates_args=())
+def _gelu_backward(upstream: torch.Tensor, x: torch.Tensor, bias: torch.Tensor | None) -> tuple[torch.Tensor, torch.Tensor]:
+    """The gradients of x, and of the bias in fp32 (F)."""
+    library, width, num_rows = load_kernels().library, x.shape[-1], x.numel() // x.shape[-1]
+    gradient = torch.empty_like(x)
+    partial = x.new_empty(-(-num_rows // library.rows_of_a_chunk()), width, dtype=torch.float32)
+    upstream = upstream.contiguous()
+    arguments = *map(_address, (upstream, x, bias)), num_rows, width, *map(_address, (gradient, partial)), torch.get_num_threads()
+    library.gelu_backward(int(x.dtype == torch.bfloat16), *arguments)
+    return gradient, partial.sum(0)
+
+
+@_gelu_backward.register_fake
+def _(upstream, x, bias):
+    return torch.empty_like(x), x.new_empty(x.shape[-1], dtype=torch.float32)
+
+
+def _keep_gelu(ctx, inputs, output) -> None:
+    ctx.save_for_backward(*inputs)
+
+
+def _differentiate_gelu(ctx, upstream):
+    x, bias = ctx.saved_tensors
+    gradient, bias_gradient = _gelu_backward(upstream, x, bias)
+    return gradient, None if bias is None else bias_gradient.to(bias.dtype)
+
+
+_gelu.register_autograd(_differentiate_gelu, setup_context=_keep_gelu)
+
+
+def sum_of_squares(numbers: torch.Tensor) -> torch.Tensor:
+    """Of flat fp32 numbers, float64 without a dimension; the digits of a sum in fp64 are kept."""
+    library = load_kernels().library
+    partial = torch.empty(-(-numbers.numel() // library.numbers_of_a_chunk()), dtype=torch.float64)
+    library.sums_of_squares(_address(numbers), c_long(numbers.numel()), _address(partial), torch.get_num_threads())
+    return partial.sum()
 
 
 def _address(tensor: torch.Tensor | None) -> c_void_p | None:
