@@ -17,7 +17,7 @@ MAY_IMPORT = {
     "goodput": set(),
     "memory": set(),
     "cpu_megatron": set(),
-    "device": {"job", "json_lines", "cpu_megatron"},
+    "device": {"job", "json_lines", "memory", "cpu_megatron"},
     "parallel": FOUNDATION | {"device"},
     "kernels": set(),
     "model": FOUNDATION | {"device", "parallel", "kernels"},

@@ -18,7 +18,6 @@ from benchmarks.training.programs import opened
 from robustbert.config import load_config
 from robustbert.data.batches import build_train_batches
 from robustbert.data.prepare import prepared_data
-from robustbert.memory import keep_freed_memory
 from robustbert.run_directory import RunDirectory
 
 _NUM_BATCHES = 8
@@ -30,8 +29,6 @@ def main() -> None:
     folder, program, *overrides = sys.argv[1:]
     answers = os.fdopen(os.dup(1), "w")
     os.dup2(2, 1)  # whatever a library prints does not stand between the answers
-    if program == "robustbert":
-        keep_freed_memory()
     config = load_config(Path(folder) / "config.yaml", overrides)
     made = build_train_batches(prepared_data(config.data, Path(folder) / "data"), config.data, config.train, config.run.seed, 0, 1)
     batches = [batch for step in range(_NUM_BATCHES) for batch in made.micro_batches(step)]
