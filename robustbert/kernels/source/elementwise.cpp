@@ -154,18 +154,20 @@ void gelu_backward(int is_bf16, const void* upstream, const void* x, const void*
     gelu_backward((const float*)upstream, (const float*)x, (const float*)bias, num_rows, width, (float*)gradient, partial, num_threads);
 }
 
-// Of `count` numbers. Runs of 64 vectors are added up in fp32, everything else in fp64. partial: fp64, one a chunk, for the caller to add.
+// Of `count` numbers, in fp64. partial: one sum a chunk, for the caller to add.
 void sums_of_squares(const float* numbers, long count, double* partial, int num_threads) {
+  using Doubles = double __attribute__((vector_size(8 * kLanes)));
 #pragma omp parallel for schedule(static) num_threads(num_threads)
   for (long chunk = 0; chunk < (count + kNumbersOfAChunk - 1) / kNumbersOfAChunk; ++chunk) {
     const long stop = std::min(count, (chunk + 1) * kNumbersOfAChunk);
-    double total = 0;
     long at = chunk * kNumbersOfAChunk;
-    while (at + kLanes <= stop) {
-      Floats squares{};
-      for (int run = 0; run < 64 && at + kLanes <= stop; ++run, at += kLanes) squares += load(numbers + at) * load(numbers + at);
-      for (int lane = 0; lane < kLanes; ++lane) total += squares[lane];
+    Doubles squares{};
+    for (; at + kLanes <= stop; at += kLanes) {
+      Doubles wide = __builtin_convertvector(load(numbers + at), Doubles);
+      squares += wide * wide;
     }
+    double total = 0;
+    for (int lane = 0; lane < kLanes; ++lane) total += squares[lane];
     for (; at < stop; ++at) total += double(numbers[at]) * numbers[at];
     partial[chunk] = total;
   }
