@@ -128,7 +128,7 @@ def _at_rows(layout: RunConfig, hardware: HardwareProfile, rows: int, layers: in
 def _sketch(layout: RunConfig, hardware: HardwareProfile, rows: int, layers_a_stage: int) -> StepParts:
     """The costs on the first stage where each stage has so many layers."""
     parallel, processes = layout.parallel, layout.cluster.num_processes
-    batch = rows * layout.data_parallel_size(processes) * (parallel.pipeline + 2)
+    batch = rows * layout.data_parallel_size(processes) * (parallel.pipeline + 1)
     small = dataclasses.replace(
         layout,
         model=dataclasses.replace(layout.model, num_layers=layers_a_stage * parallel.pipeline),
