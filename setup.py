@@ -28,6 +28,7 @@ setup(
     packages=find_packages(include=["robustbert", "robustbert.*", "launcher", "launcher.*", "monitoring", "monitoring.*"]),
     package_data={
         "robustbert.hardware": ["profiles/*.yaml"],
+        "robustbert.kernels": ["source/*.cpp", "source/*.h"],
         "launcher.report": ["assets/*"],
         "monitoring": ["prometheus.yml", "rules/*.yml", "grafana/dashboards/*.json", "grafana/provisioning/*/*.yaml"],
     },

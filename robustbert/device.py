@@ -11,6 +11,7 @@ import torch
 
 from robustbert.job import Job
 from robustbert.json_lines import say_error
+from robustbert.memory import keep_freed_memory
 
 PRECISION_DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 _BF16_SINCE = (8, 0)  # compute capability; torch.cuda.is_bf16_supported() also says True where it is emulated
@@ -37,6 +38,7 @@ class Device:
         """
         set_cuda_defaults(os.environ)
         if not torch.cuda.is_available():
+            keep_freed_memory(os.environ)
             return Device(torch.device("cpu"), "gloo")
         device = torch.device("cuda", job.local_rank % torch.cuda.device_count())
         torch.cuda.set_device(device)

@@ -4,6 +4,7 @@ import torch
 
 from robustbert.config import ModelConfig, ParallelConfig
 from robustbert.device import PRECISION_DTYPES
+from robustbert.kernels import elementwise
 from robustbert.model.attention import choose_kernel
 from robustbert.model.fusion import Fusion, build_fusion
 from robustbert.model.initialize import initialize_weights
@@ -40,7 +41,10 @@ def build_model(
     if attention_kernel is None:
         head_size = config.hidden_size // config.num_attention_heads
         attention_kernel = choose_kernel(device, PRECISION_DTYPES[precision], head_size)
-    fusion = fusion or build_fusion(config.compile, device, mesh.tp_size, variable_lengths)
+    if fusion is None:
+        has_cpu_kernels = device.type == "cpu" and config.ffn_hidden_size // mesh.tp_size % elementwise.WIDTH_MULTIPLE == 0
+        has_cpu_kernels = has_cpu_kernels and elementwise.supports(PRECISION_DTYPES[precision], config.hidden_size)
+        fusion = build_fusion(config.compile, device, mesh.tp_size, variable_lengths, has_cpu_kernels)
     fuses_gradients = precision != "fp32" and not fusion.is_compiled and fused_gradient_accumulation_available()
     megatron_config = _megatron_config(config, mesh, precision, variable_lengths, fuses_gradients)
     model = RobertaStage(config, parallel, megatron_config, mesh, attention_kernel, fusion)

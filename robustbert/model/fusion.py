@@ -13,6 +13,7 @@ from dataclasses import dataclass
 import torch
 import torch.nn.functional as F
 
+from robustbert.kernels import elementwise
 from robustbert.parallel.layers import LayerNorm
 from robustbert.parallel.linear_cross_entropy import PLAIN_KERNELS, ChunkKernels, row_statistics, turn_into_gradient
 
@@ -34,23 +35,41 @@ def add_and_norm(
     return norm(residual_T1H + x_T1H)
 
 
+def add_and_norm_on_cpu(
+    x_T1H: torch.Tensor, bias_H: torch.Tensor | None, residual_T1H: torch.Tensor, norm: LayerNorm, dropout: float
+) -> torch.Tensor:
+    """add_and_norm in one pass over memory."""
+    return elementwise.add_and_norm(x_T1H, bias_H, residual_T1H, norm.weight, norm.bias, norm.eps, dropout)
+
+
 @dataclass(frozen=True)
 class Fusion:
-    """The functions of a model, compiled or as they are. compile: of a layer's forward; hooks of the layer stay outside of it."""
+    """The functions of a model, compiled or as they are. compile: of a layer's forward; hooks of the layer stay outside of it.
+
+    takes_biases: bias_gelu and add_and_norm add a bias at no cost, so the products before them leave it out.
+    """
 
     is_compiled: bool
     compile: Callable[[Callable], Callable]
     bias_gelu: Callable
     add_and_norm: Callable
     loss_kernels: ChunkKernels
+    takes_biases: bool = False
 
 
-def build_fusion(compile: bool | str, device: torch.device, tp_size: int, variable_lengths: bool) -> Fusion:
-    """compile: model.compile. ValueError where it is true and this machine has no compiler for the device."""
+def build_fusion(
+    compile: bool | str, device: torch.device, tp_size: int, variable_lengths: bool, has_cpu_kernels: bool = False
+) -> Fusion:
+    """compile: model.compile; has_cpu_kernels: for this device, precision and width, if nothing is compiled.
+
+    ValueError where it is true and this machine has no compiler for the device.
+    """
     missing = _missing_compiler(device)
     if compile is True and missing:
         raise ValueError(f"model.compile: true needs {missing}; use auto, which does without")
     if compile is False or missing or (compile == "auto" and device.type != "cuda"):
+        if has_cpu_kernels:
+            return Fusion(False, _as_it_is, elementwise.bias_gelu, add_and_norm_on_cpu, PLAIN_KERNELS, takes_biases=True)
         return Fusion(False, _as_it_is, bias_gelu, add_and_norm, PLAIN_KERNELS)
     import torch._inductor.config as inductor
 

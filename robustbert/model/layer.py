@@ -21,8 +21,9 @@ class SelfAttention(torch.nn.Module):
     is a split by heads at any tensor-parallel size.
     """
 
-    def __init__(self, config: ModelConfig, megatron_config, mesh: Mesh, kernel: str):
+    def __init__(self, config: ModelConfig, megatron_config, mesh: Mesh, kernel: str, fusion: Fusion):
         super().__init__()
+        self.leaves_bias = fusion.takes_biases
         self.head_size = config.hidden_size // config.num_attention_heads
         self.dropout = config.attention_dropout
         self.kernel = kernel
@@ -37,7 +38,7 @@ class SelfAttention(torch.nn.Module):
         dropout = self.dropout if self.training else 0.0
         with split_dropout_context(self.splits_heads and dropout > 0):
             context = attend(qkv, rows, dropout, self.kernel)
-        return apply_linear(self.output, context.reshape(context.shape[0], 1, -1))
+        return apply_linear(self.output, context.reshape(context.shape[0], 1, -1), self.leaves_bias)
 
 
 class FeedForward(torch.nn.Module):
@@ -46,12 +47,14 @@ class FeedForward(torch.nn.Module):
     def __init__(self, config: ModelConfig, megatron_config, mesh: Mesh, fusion: Fusion):
         super().__init__()
         self.bias_gelu = fusion.bias_gelu
+        self.leaves_bias = fusion.takes_biases
         self.up = build_column_linear(config.hidden_size, config.ffn_hidden_size, megatron_config, mesh, skip_bias_add=True)
         self.down = build_row_linear(config.ffn_hidden_size, config.hidden_size, megatron_config, mesh)
 
     def forward(self, x_T1H: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor | None]:
         """The output, and the bias that it lacks (None: it has it)."""
-        return apply_linear(self.down, self.bias_gelu(*apply_linear(self.up, x_T1H)))
+        x_T1F = self.bias_gelu(*apply_linear(self.up, x_T1H, self.leaves_bias))
+        return apply_linear(self.down, x_T1F, self.leaves_bias)
 
 
 class EncoderLayer(torch.nn.Module):
@@ -62,7 +65,7 @@ class EncoderLayer(torch.nn.Module):
         self.splits_sequence = mesh.sequence_parallel
         self.dropout = config.dropout
         self.add_and_norm = fusion.add_and_norm
-        self.attention = SelfAttention(config, megatron_config, mesh, kernel)
+        self.attention = SelfAttention(config, megatron_config, mesh, kernel, fusion)
         self.attention_layer_norm = LayerNorm(config.hidden_size, config.layernorm_eps, megatron_config)
         self.ffn = FeedForward(config, megatron_config, mesh, fusion)
         self.ffn_layer_norm = LayerNorm(config.hidden_size, config.layernorm_eps, megatron_config)

@@ -5,7 +5,10 @@ from collections.abc import Iterator
 import torch
 import torch.distributed as dist
 
-_SLICE_NUMEL = 2**20  # widened to float64 at a time, on CPU
+from robustbert.kernels import elementwise
+from robustbert.kernels.build import load_kernels
+
+_SLICE_NUMEL = 2**20  # widened to float64 at a time, on a CPU without the kernels
 
 
 def counted_runs(model, is_sharded: bool) -> list[torch.Tensor]:
@@ -64,6 +67,8 @@ def sum_of_squares(runs: list[torch.Tensor], group: dist.ProcessGroup, device: t
         total = torch.zeros((), dtype=torch.float64, device=device)
     elif runs[0].is_cuda:
         total = torch.stack(torch._foreach_norm(runs)).double().square().sum()
+    elif load_kernels().library is not None:
+        total = torch.stack([elementwise.sum_of_squares(run) for run in runs]).sum()
     else:
         parts = [part for run in runs for part in run.split(_SLICE_NUMEL)]
         total = torch.stack(torch._foreach_norm(parts, 2, torch.float64)).square().sum()

@@ -51,12 +51,16 @@ def build_row_linear(input_size: int, output_size: int, megatron_config, mesh: M
     return layer
 
 
-def apply_linear(layer: ColumnParallelLinear | RowParallelLinear, x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor | None]:
-    """The layer's output, and the bias that it lacks; None where it has it.
+def apply_linear(
+    layer: ColumnParallelLinear | RowParallelLinear, x: torch.Tensor, leaves_bias: bool = False
+) -> tuple[torch.Tensor, torch.Tensor | None]:
+    """The layer's output, and the bias that it lacks; None where it has it. leaves_bias: if what follows adds it at no cost.
 
     A layer that no other process has a part of is a product and nothing else: the compiler sees through it.
     """
     if layer.is_whole and not layer.gradient_accumulation_fusion:
+        if leaves_bias:
+            return F.linear(x, layer.weight), layer.bias
         return F.linear(x, layer.weight, layer.bias), None
     return layer(x)
 

@@ -121,7 +121,8 @@ def simulate_step(config: RunConfig, num_processes: int, rank: int, kernels: str
     """
     with simulated_process(config, num_processes, rank, SimulatedDevice.of(kernels)) as (mesh, model, optimizer):
         position = measure(model, optimizer, mesh)
-        return trace_step(config, mesh, model, position, min(config.num_micro_batches(num_processes), mesh.pp_size + 1))
+        # The first micro-batch's gradients are copied, the next ones' added by way of buffers that all later ones find there.
+        return trace_step(config, mesh, model, position, min(config.num_micro_batches(num_processes), mesh.pp_size + 2))
 
 
 def trace_step(config: RunConfig, mesh: Mesh, model, position: Position, num_micro_batches: int) -> StepRecord:

@@ -13,7 +13,7 @@ from transformers import AutoConfig
 
 from robustbert.finetune import attention
 from robustbert.finetune.attention import attend_in_segments
-from robustbert.model.attention import EFFICIENT, FLASH, attend_plainly
+from robustbert.model.attention import BLOCKED, EFFICIENT, FLASH, attend_plainly, choose_kernel
 from robustbert.model.attention import attend_to_segments as real_kernels
 
 LENGTHS, VOCABULARY, LAYERS = (9, 16, 5, 12), 60, 2
@@ -79,10 +79,8 @@ class Operators(TorchDispatchMode):
         return out
 
 
-@needs_interface
-@pytest.mark.parametrize("kind", ["roberta", "bert", "xlm-roberta", "camembert", "electra", "distilbert"])
-@pytest.mark.parametrize("head", HEADS)
-def test_logits_and_gradients_are_those_of_sdpa(plain_kernel, kind, head):
+def check_against_sdpa(kind, head):
+    """A model of this kind gives SDPA's logits and gradients, once it attends in segments."""
     inputs, logits_of = padded_inputs(as_choices="Choice" in head), HEADS[head]
     results = []
     for in_segments in (False, True):
@@ -90,18 +88,34 @@ def test_logits_and_gradients_are_those_of_sdpa(plain_kernel, kind, head):
         assert model.config._attn_implementation == "sdpa"
         if in_segments:
             assert attend_in_segments(model, *ON_CPU)
-        assert not plain_kernel
         logits = logits_of(model(**inputs))
         if logits.shape[:2] == inputs["input_ids"].shape:  # one a token: padding is no answer
             logits = logits[inputs["attention_mask"] == 1]
         logits.square().sum().backward()
         results.append((logits.detach(), {name: p.grad for name, p in model.named_parameters() if p.grad is not None}))
-    assert len(plain_kernel) == LAYERS
     (logits, gradients), (other_logits, other_gradients) = results
     torch.testing.assert_close(logits, other_logits, atol=1e-5, rtol=0)
     assert gradients.keys() == other_gradients.keys() and any("query" in name or "q_lin" in name for name in gradients)
     for name, gradient in gradients.items():
         torch.testing.assert_close(gradient, other_gradients[name], atol=1e-5, rtol=1e-4, msg=name)
+
+
+@needs_interface
+@pytest.mark.parametrize("kind", ["roberta", "bert", "xlm-roberta", "camembert", "electra", "distilbert"])
+@pytest.mark.parametrize("head", HEADS)
+def test_logits_and_gradients_are_those_of_sdpa(plain_kernel, kind, head):
+    check_against_sdpa(kind, head)
+    assert len(plain_kernel) == LAYERS
+
+
+@needs_interface
+@pytest.mark.skipif(choose_kernel(*ON_CPU, 16) != BLOCKED, reason="the kernel on CPU is not compiled here")
+@pytest.mark.parametrize("kind", ["roberta", "electra", "distilbert"])
+@pytest.mark.parametrize("head", HEADS)
+def test_on_a_cpu_its_kernel_gives_what_sdpa_gives(kind, head):
+    check_against_sdpa(kind, head)
+    model = build_model(kind, head)
+    assert attend_in_segments(model, *ON_CPU) and model.base_model.config._attn_implementation == "robustbert_cpu"
 
 
 @needs_interface
@@ -191,7 +205,8 @@ def test_full_rows_need_no_padding_mask(plain_kernel):
 
 def test_without_a_kernel_the_encoder_keeps_sdpa():
     model = build_model()
-    assert not attend_in_segments(model, *ON_CPU) and model.config._attn_implementation == "sdpa"
+    in_fp16 = torch.device("cpu"), torch.float16
+    assert not attend_in_segments(model, *in_fp16) and model.config._attn_implementation == "sdpa"
 
 
 @needs_interface

@@ -9,7 +9,7 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 from robustbert.config import ParallelConfig
 from robustbert.convert.whole_model import one_process_mesh
 from robustbert.model import attention
-from robustbert.model.attention import EFFICIENT, FLASH, SDPA, attend, attend_plainly, choose_kernel, describe_rows, works
+from robustbert.model.attention import BLOCKED, EFFICIENT, FLASH, SDPA, attend, attend_plainly, choose_kernel, describe_rows, works
 from robustbert.model.build import build_model
 from tests.parallel.small_training import MODEL
 
@@ -72,7 +72,8 @@ def test_the_kernel_follows_the_device(monkeypatch):
     assert choose_kernel(cuda, torch.bfloat16, 64) == FLASH
     assert choose_kernel(cuda, torch.float32, 64) == EFFICIENT
     assert choose_kernel(cuda, torch.bfloat16, 20) == SDPA, "the kernels want multiples of 8"
-    assert choose_kernel(CPU, torch.bfloat16, 64) == SDPA
+    assert choose_kernel(CPU, torch.bfloat16, 64) == BLOCKED
+    assert choose_kernel(CPU, torch.float16, 64) == choose_kernel(CPU, torch.float32, 20) == SDPA, "the kernel on CPU has its limits"
     monkeypatch.setattr(attention, "works", lambda kernel, *place: kernel == EFFICIENT)
     assert choose_kernel(cuda, torch.bfloat16, 64) == EFFICIENT, "a kernel that fails its test is not taken"
 

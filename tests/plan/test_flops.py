@@ -9,6 +9,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from robustbert.config import ModelConfig, ParallelConfig
 from robustbert.device import Device
 from robustbert.job import Job
+from robustbert.model.attention import SDPA
 from robustbert.model.build import build_model
 from robustbert.parallel.mesh import open_mesh
 from robustbert.throughput import forward_flops, training_flops
@@ -20,7 +21,7 @@ def test_flops_equal_torchs_counter(preset, length):
     num_masked = int(rows * length * 0.15)
     device = Device.detect(Job())
     with device.joined(Job(), 60), open_mesh(device, ParallelConfig()) as mesh, FakeTensorMode(allow_non_fake_inputs=True):
-        model = build_model(config, ParallelConfig(), mesh)
+        model = build_model(config, ParallelConfig(), mesh, attention_kernel=SDPA)
         tokens_BS, positions_M = torch.zeros(rows, length, dtype=torch.long), torch.zeros(num_masked, dtype=torch.long)
         # The attention kernels of a CPU are not known to the counter; as plain products they are.
         with FlopCounterMode(display=False) as counter, sdpa_kernel(SDPBackend.MATH):

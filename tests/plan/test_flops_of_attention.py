@@ -6,6 +6,7 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
+from robustbert.kernels import attention as cpu_kernel
 from robustbert.plan.trace import StepTrace
 
 aten = torch.ops.aten
@@ -23,6 +24,10 @@ def rows_first():
 
 def tokens():
     return torch.randn(ROWS * LENGTH, HEADS, SIZE, dtype=torch.bfloat16, requires_grad=True)
+
+
+def packed():
+    return torch.randn(ROWS * LENGTH, HEADS, 3, SIZE, dtype=torch.bfloat16, requires_grad=True)
 
 
 def starts():
@@ -46,6 +51,7 @@ CALLS = {
     "flash of rows": lambda: flash(rows_first(), None, LENGTH),
     "efficient of rows": lambda: efficient(rows_first(), None, None),
     "flash of variable lengths": lambda: flash(tokens(), starts(), LENGTH),
+    "this project's for CPU": lambda: (cpu_kernel.attend(packed(), None, ROWS, 0.1),),
     "efficient of variable lengths": lambda: efficient(tokens()[None], starts(), LENGTH),
 }
 

@@ -1,0 +1,1 @@
+"""Kernels in C++ for training on CPUs; build.py compiles them, the other modules are torch operators over them."""
