@@ -53,6 +53,7 @@ def ends_by_signals(program: str, last_words: Callable[[], str] = lambda: "inter
             end_children()
         raise SystemExit(watch.exit_code) from None
     finally:
+        watch.is_over = True
         if not is_process:
             watch.stop()
             for number in _NUMBERS:
@@ -66,6 +67,7 @@ class _Watch:
     def __init__(self, program: str, last_words: Callable[[], str]):
         self._program, self._last_words = program, last_words
         self.received: int | None = None
+        self.is_over = False  # the program's block has ended, and the interpreter ends
         self._is_said = False
         self._lock = threading.Lock()
         self._reader, self._writer = os.pipe()
@@ -102,7 +104,7 @@ class _Watch:
 
         Not during an import: torch's C++ calls Python meanwhile and aborts at an exception. The thread sends the signal again.
         """
-        if self.received is None and not _is_importing(frame):
+        if self.received is None and not self.is_over and not _is_importing(frame):
             self.received = number
             raise KeyboardInterrupt if number == signal.SIGINT else Terminated
 

@@ -92,6 +92,11 @@ def test_what_was_ignored_stays_ignored():
     assert run(body, [signal.SIGINT], sigint=signal.SIG_IGN)[:2] == (0, "done\n")
 
 
+def test_a_program_that_is_ending_by_itself_keeps_its_exit_code():
+    before = "import atexit; atexit.register(lambda: (ready(), time.sleep(0.3)))"
+    assert run("sys.stderr.write('an error\\n'); sys.exit(2)", [signal.SIGTERM], before)[:2] == (2, "an error\n")
+
+
 def test_another_handler_inside_gets_the_signal_alone():
     body = "signal.signal(signal.SIGTERM, lambda *_: sys.stderr.write('mine\\n'))\nready(); time.sleep(1.2); sys.stderr.write('done\\n')"
     assert run(body, [signal.SIGTERM])[:2] == (0, "mine\ndone\n")

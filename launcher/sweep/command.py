@@ -24,11 +24,10 @@ from launcher.sweep.progress import Count, build_view, describe_sweep
 from robustbert.config import AUTO, ClusterConfig, ConfigError, load_section
 
 START_TIMEOUT_S = 30.0
-STOPPED = 130
 
 
 def sweep(options: argparse.Namespace, programs: Programs) -> int:
-    """Run a sweep's missing members; 0 where all have succeeded, 1 where not, 130 after Ctrl-C. Errors leave nothing behind."""
+    """Run a sweep's missing members; 0 where all have succeeded, 1 where not, 130 after Ctrl-C, 143 after SIGTERM. Errors leave nothing behind."""
     if options.parallel is not None and options.parallel < 1:
         raise ConfigError(f"--parallel must be above 0, it is {options.parallel}")
     scheduler = [f"cluster.scheduler={options.scheduler}"] if options.scheduler else []
@@ -135,7 +134,7 @@ def _conclude(sweep: Sweep, stop: StopRequest) -> int:
     words = f"{len(sweep.members) - len(missing)} of {len(sweep.members)} members are done"
     names = f", {len(failed)} failed: {' '.join(failed[:10])}{' ...' if len(failed) > 10 else ''}" if failed else ""
     print(f"{words}{names}; go on with the others: {again}")
-    return STOPPED if stop.is_set else 1
+    return 128 + stop.number if stop.is_set else 1
 
 
 def _describe(sweep: Sweep, missing: list[Member], cluster: ClusterConfig, options: argparse.Namespace) -> str:
