@@ -115,6 +115,9 @@ LAYOUTS = {
     ],
 }
 FINISHES = [("fp32", "adam"), ("bf16", "adam"), ("fp16", "adam"), ("bf16", "lamb")]
+# Of all pairs these run by default: each layout and each finish once or twice.
+PAIRS = [(name, *FINISHES[number % len(FINISHES)]) for number, name in enumerate(LAYOUTS)]
+OTHER_PAIRS = [(name, *finish) for name in LAYOUTS for finish in FINISHES if (name, *finish) not in PAIRS]
 
 
 def reductions(record) -> tuple[set[str], int]:
@@ -123,8 +126,9 @@ def reductions(record) -> tuple[set[str], int]:
     return {c.kind for c in exchanged}, sum(c.num_bytes for c in exchanged if c.kind in ("all_reduce", "reduce_scatter"))
 
 
-@pytest.mark.parametrize(("precision", "optimizer"), FINISHES)
-@pytest.mark.parametrize("name", LAYOUTS)
+@pytest.mark.parametrize(
+    ("name", "precision", "optimizer"), [*PAIRS, *[pytest.param(*pair, marks=pytest.mark.slow) for pair in OTHER_PAIRS]]
+)
 def test_the_optimizer_may_be_whole_or_split(name, precision, optimizer, tmp_path):
     common = [*LAYOUTS[name], f"precision={precision}", f"optim.name={optimizer}"]
     configs = {
