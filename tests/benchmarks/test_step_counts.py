@@ -42,7 +42,7 @@ def counted(data, tmp_path, precision="bf16", rows=ROWS, micro_batches=1, model=
 
 @pytest.mark.parametrize("num_processes", [1, 2])
 @pytest.mark.parametrize("precision", ["fp32", "bf16", "fp16"])
-@pytest.mark.parametrize("model", ["base", "large"])
+@pytest.mark.parametrize("model", ["base", pytest.param("large", marks=pytest.mark.slow)])
 def test_the_host_waits_at_most_twice_a_step(data, tmp_path, model, precision, num_processes):
     counts = counted(data, tmp_path, precision, model=model, num_processes=num_processes)
     assert counts.num_waits == sum(times for event, times in counts.events.items() if event.kind in HOST_WAITS)

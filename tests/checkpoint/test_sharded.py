@@ -60,8 +60,15 @@ LAYOUTS = {
 }
 
 
-@pytest.mark.parametrize("precision", ["fp32", "fp16"])
-@pytest.mark.parametrize("name", LAYOUTS)
+@pytest.mark.parametrize(
+    ("name", "precision"),
+    [
+        *[(name, "fp32") for name in LAYOUTS if LAYOUTS[name].num_ranks < 4],
+        ("tp2-dp2-sequence-parallel", "fp16"),
+        *[pytest.param(name, "fp16", marks=pytest.mark.slow) for name in LAYOUTS if name != "tp2-dp2-sequence-parallel"],
+        *[pytest.param(name, "fp32", marks=pytest.mark.slow) for name in LAYOUTS if LAYOUTS[name].num_ranks >= 4],
+    ],
+)
 def test_resume_is_bitwise_equal(name, precision, tmp_path):
     layout, recipe = LAYOUTS[name], dataclasses.replace(WITH_DROPOUT, precision=precision)
     whole = run_on_ranks(check_part, layout.num_ranks, layout, recipe, tmp_path, False)[0]

@@ -179,6 +179,7 @@ def test_runs_over_a_grid_are_runs_like_any_other(launching):
     assert again.returncode == 2 and again.stderr.count("\n") == 1 and "go on with it: launcher sweep" in again.stderr
 
 
+@pytest.mark.slow
 def test_a_stopped_grid_saves_its_runs_and_goes_on_from_there(launching):
     process = launching.start("sweep", "small.yaml", "--over", "run.seed=[1,2]", "--parallel", "2", "train.steps=100")
     runs = [RunDirectory(launching.folder / "runs" / f"small-seed{seed}") for seed in (1, 2)]

@@ -83,7 +83,10 @@ def check_compiled(job, layout, recipe, compiles):
 
 @pytest.mark.parametrize(
     "layout, recipe",
-    [(Layout(tensor=2, sequence=True), Recipe(num_steps=3)), (Layout(pipeline=2), dataclasses.replace(PAIRS, num_steps=3))],
+    [
+        (Layout(tensor=2, sequence=True), Recipe(num_steps=3)),
+        pytest.param(Layout(pipeline=2), dataclasses.replace(PAIRS, num_steps=3), marks=pytest.mark.slow),
+    ],
     ids=["tp2-sequence-parallel", "pp2-pairs"],
 )
 def test_compiled_parts_train_alike_at_other_layouts_and_widths(layout, recipe):

@@ -57,7 +57,7 @@ def test_apex_lamb_is_taken_only_where_it_is_right(layout, recipe, expected):
     assert set(run_on_ranks(check_chosen_class, layout.num_ranks, layout, recipe)) == {expected}
 
 
-@pytest.mark.parametrize("precision", ["fp32", "fp16"])
+@pytest.mark.parametrize("precision", ["fp32", pytest.param("fp16", marks=pytest.mark.slow)])
 def test_training_with_it_follows_ours(precision, monkeypatch):
     """The way of an optimizer that does not divide by itself: gradients are divided before it."""
     recipe = Recipe(optim=LAMB.optim, precision=precision, num_steps=8)

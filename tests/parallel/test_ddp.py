@@ -119,7 +119,7 @@ def check_training(job, layout, overlaps, folder=None):
             return history, [parameter.detach().float().numpy().copy() for parameter in model.parameters()]
 
 
-@pytest.mark.parametrize("layout", [DP2, pytest.param(TP2_DP2, marks=pytest.mark.slow), PP2_DP2], ids=["dp2", "tp2-dp2", "pp2-dp2"])
+@pytest.mark.parametrize("layout", [DP2, pytest.param(TP2_DP2, marks=pytest.mark.slow), pytest.param(PP2_DP2, marks=pytest.mark.slow)], ids=["dp2", "tp2-dp2", "pp2-dp2"])
 def test_gathering_weights_behind_the_forward_pass_changes_no_bit(layout, tmp_path):
     behind = run_on_ranks(check_training, layout.num_ranks, layout, True, tmp_path / "behind")
     before = run_on_ranks(check_training, layout.num_ranks, layout, False, tmp_path / "before")

@@ -80,6 +80,7 @@ def test_dropout_does_not_depend_on_the_data_parallel_size():
     assert abs(without[0][0] - alone[0][0]) > 1e-4
 
 
+@pytest.mark.slow
 def test_recomputation_changes_nothing_with_dropout_and_sequence_parallelism():
     layout = Layout(tensor=2, sequence=True)
     kept = run_on_ranks(train, 2, layout, WITH_DROPOUT)[0]
