@@ -7,6 +7,7 @@ dropout on CPU, no matrix of R x A x S x S numbers is ever written.
 from ctypes import c_double, c_long, c_uint64, c_void_p
 
 import torch
+from torch.utils.flop_counter import register_flop_formula
 
 from robustbert.kernels.build import load_kernels
 
@@ -108,6 +109,23 @@ def _differentiate(ctx, upstream, _):
 
 
 _forward.register_autograd(_differentiate, setup_context=_keep)
+
+
+@register_flop_formula(torch.ops.robustbert.attention)
+def _forward_flops(qkv_shape, lengths, num_rows, *others, out_shape=None, **keywords) -> int:
+    """For whoever counts operations with torch: two products, every token with all of its row."""
+    return 2 * _product_flops(qkv_shape, num_rows)
+
+
+@register_flop_formula(torch.ops.robustbert.attention_backward)
+def _backward_flops(upstream_shape, qkv_shape, out, logsumexp, lengths, num_rows, *others, out_shape=None, **keywords) -> int:
+    """Five products: the scores are computed again."""
+    return 5 * _product_flops(qkv_shape, num_rows)
+
+
+def _product_flops(qkv_shape, num_rows: int) -> int:
+    num_tokens, heads, _, head_size = qkv_shape
+    return 2 * num_tokens * heads * (num_tokens // num_rows) * head_size
 
 
 def _inputs(qkv: torch.Tensor) -> tuple:

@@ -21,7 +21,6 @@ _ATTENTION_BASD = (
     "_cudnn_attention",
 )
 _ATTENTION_BSAD = ("_flash_attention", "_efficient_attention")
-_ATTENTION_TA3D = "attention"  # robustbert.kernels': query, key and value side by side
 
 
 def operator_flops(function: torch._ops.OpOverload, args: tuple, kwargs: dict, result) -> float:
@@ -31,8 +30,6 @@ def operator_flops(function: torch._ops.OpOverload, args: tuple, kwargs: dict, r
         schema = function._schema.arguments
         named = {argument.name: value for argument, value in zip(schema, args)} | kwargs
         return _attention_flops(named, direction, sequence_dim=2 if name in _ATTENTION_BASD else 1)
-    if function.namespace == "robustbert" and name == _ATTENTION_TA3D:
-        return _packed_attention_flops(args, direction)
     count = flop_registry.get(function.overloadpacket)
     return float(count(*args, **kwargs, out_val=result)) if count else 0.0
 
@@ -60,10 +57,3 @@ def _attention_flops(arguments: dict, direction: str, sequence_dim: int) -> floa
     scores = math.prod(query.shape[:-1]) * num_keys
     over_key, over_value = _PRODUCTS[direction]
     return 2.0 * scores * (over_key * query.shape[-1] + over_value * value.shape[-1])
-
-
-def _packed_attention_flops(args: tuple, direction: str) -> float:
-    """qkv is (T, A, 3, D), of num_rows equally long rows; backward comes with the upstream gradient before it and more behind it."""
-    qkv, num_rows = (args[0], args[2]) if direction == "forward" else (args[1], args[5])
-    num_tokens, heads, _, head_size = qkv.shape
-    return 2.0 * num_tokens * heads * (num_tokens // num_rows) * head_size * sum(_PRODUCTS[direction])
