@@ -15,6 +15,7 @@ from benchmarks.gpu.prepare import full_config, make_run, optional
 from benchmarks.gpu.session import FixedBatches, open_session
 from robustbert.config import ModelConfig, dump_config
 from robustbert.hardware import load_profile, profile_names
+from robustbert.model.attention import SDPA
 from robustbert.plan.simulation import made_up_batch
 from robustbert.throughput import training_flops
 
@@ -111,5 +112,8 @@ def _operations(context: Context, config, run_directory) -> tuple[float, float]:
         with FlopCounterMode(display=False) as counter, attention:
             session.step()
         length = config.data.sequence_length
-        expected = training_flops(session.config.model, batch.tokens_BS.numel(), len(batch.targets_M), length)
+        shape, num_tokens = session.config.model, batch.tokens_BS.numel()
+        expected = training_flops(shape, num_tokens, len(batch.targets_M), length)
+        if session.model.module.attention_kernel != SDPA:  # the backward pass of the others computes the scores again
+            expected += 2.0 * num_tokens * length * shape.hidden_size * shape.num_layers
         return float(counter.get_total_flops()), expected
