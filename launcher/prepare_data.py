@@ -11,7 +11,7 @@ from pathlib import Path
 
 from launcher.error_record import ErrorRecord
 from launcher.processes import die_with_parent
-from robustbert.config import load_config
+from robustbert.config import DataConfig, load_config
 from robustbert.run_directory import RunDirectory
 
 WRITE_INTERVAL_S = 0.2
@@ -64,7 +64,7 @@ def prepare(run: RunDirectory, config_file: Path) -> None:
     its data is lost and the text is not what it was: nothing is prepared over the rest then.
     """
     from robustbert.data.errors import DataError, OtherData
-    from robustbert.data.prepare import changed_sources, prepare_run, prepared_data
+    from robustbert.data.prepare import changed_sources, prepared_data
 
     data_config = load_config(config_file).data
     if any(run.checkpoints.glob("step_*/COMMITTED")):
@@ -79,8 +79,42 @@ def prepare(run: RunDirectory, config_file: Path) -> None:
                     f"{text} {words} since the run's data was prepared, and that is damaged ({error}); bring the text or the data back, or "
                     "begin a new run with these weights: train.start_from"
                 ) from None
-            # Whether the rest comes back as it was is seen when the checkpoint is taken up.
+            present = set(run.data.glob("*.json"))
+            _prepare(run, data_config)
+            _refuse_other_content(run, data_config, present)
+            return
+    _prepare(run, data_config)
+
+
+def _prepare(run: RunDirectory, data_config: DataConfig) -> None:
+    from robustbert.data.prepare import prepare_run
+
     prepare_run(data_config, run.data, ProgressFile(progress_file(run)), lambda line: run.append_event("text_found", text=line))
+
+
+def _refuse_other_content(run: RunDirectory, data_config: DataConfig, present: set[Path]) -> None:
+    """DataError if data that was lost and prepared again is not what the newest checkpoint was trained on; it is removed again.
+
+    present: the manifests that were there before.
+    """
+    from robustbert.checkpoint.manifest import CheckpointError, read_manifest
+    from robustbert.data.errors import DataError
+    from robustbert.data.prepare import contents_now
+
+    newest = max(run.checkpoints.glob("step_*/COMMITTED")).parent
+    try:
+        trained_on = (read_manifest(newest).state.get("data") or {}).get("train")
+    except CheckpointError:
+        return  # the training looks for another one, and asks then
+    if trained_on in (None, contents_now(data_config, run.data)["train"]):
+        return
+    for manifest in set(run.data.glob("*.json")) - present:
+        for file in run.data.glob(f"{manifest.stem}.*"):
+            file.unlink()
+    raise DataError(
+        f"{run.data} was lost, and the text of data.train is not what {newest.name} was trained on; bring the text or that folder "
+        "back, or begin a new run with these weights: train.start_from"
+    )
 
 
 if __name__ == "__main__":

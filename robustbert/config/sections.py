@@ -153,7 +153,7 @@ class CorpusConfig:
         | None
     ) = None  # fmt: skip
     # What parts documents in plain text; default, as auto: found, two-blank-lines where that is not certain.
-    documents: Literal["auto", "two-blank-lines", "blank-line", "line", "wikitext"] | None = None
+    documents: Literal["auto", "two-blank-lines", "blank-line", "line", "endoftext", "wikitext"] | None = None
     text_field: str | None = None  # of JSON, tables and Parquet: the field with the text (default: text); a.b: b inside a
     weight: float | None = None  # the corpus' share of the samples, relative to the others'; default: its size
 

@@ -109,6 +109,8 @@ def _why_no_manifest(prefix: str | Path) -> str:
             f"{prefix}.* was not made by tools/preprocess, or lost its manifest; data.train and data.valid take indexed data of "
             "Megatron-LM and fairseq as they are, tools/inspect says what it is"
         )
+    if Path(prefix).is_file():
+        return f"{prefix} is a file and no prefix of indexed data; if it holds text, give it as `text: {prefix}`"
     return "no such corpus; prepare it with tools/preprocess"
 
 

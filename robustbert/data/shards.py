@@ -28,6 +28,9 @@ def find_prefixes(path: str, split: str = "train") -> list[Path]:
     """
     if ":" in path and not _is_there(path):
         return [prefix for one in path.split(":") if one for prefix in find_prefixes(one, split)]
+    stem, _, ending = path.rpartition(".")
+    if ending in ("bin", "idx") and Path(path).is_file() and not corpus_file(path, "json").exists() and _is_there(stem):
+        raise DataError(f"{path}: is a file of indexed data; name them by their prefix, path: {stem}")
     if not glob.has_magic(path):
         return _in_folder(Path(path), split) if Path(path).is_dir() else [Path(path)]
     prefixes = {Path(name.removesuffix(".json")) for name in glob.glob(f"{path}.json") if _is_manifest(name)}

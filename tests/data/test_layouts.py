@@ -12,8 +12,8 @@ from robustbert.data.errors import DataError
 from robustbert.data.preparation import indexing, preprocess
 from robustbert.data.preparation.indexing import prepare_corpus
 from robustbert.data.prepare import prepare_run
-from robustbert.data.text.readers import find_source, read_pieces, take_shard
-from robustbert.data.text.records import ReaderOptions
+from robustbert.data.text.readers import find_source, read_pieces, read_records, take_shard
+from robustbert.data.text.records import ReaderOptions, Remark
 from robustbert.data.tokenizer import load_tokenizer
 from tests.data.conftest import make_text
 from tests.data.corpus_files import wikipedia_xml
@@ -238,3 +238,23 @@ def test_skipped_files_of_no_reader_are_counted(tmp_path, tokenizer_dir, capsys)
     assert read_manifest(tmp_path / "out").not_taken["bad_input"] == 1
     with pytest.raises(DataError, match="is a picture"):
         find_source(str(tmp_path / "b.txt"))
+
+
+@pytest.mark.parametrize("separator", ["{}\n<|endoftext|>\n", "{}\n\n<|endoftext|>\n\n"])
+def test_a_line_of_gpt2s_end_of_text_parts_documents_and_is_no_text(tmp_path, separator):
+    """TinyStories and GPT-2's dumps: stories of several paragraphs, and a line `<|endoftext|>` between them."""
+    stories = [f"Once there was a fox, number {i}.\n\nIt ran away. Then it slept." for i in range(12)]
+    (tmp_path / "stories.txt").write_text("".join(map(separator.format, stories)))
+    source = find_source(str(tmp_path / "stories.txt"))
+    pieces = list(read_pieces(source))
+    assert [piece.text.split("\n")[0] for piece in pieces] == [story.split("\n")[0] for story in stories]
+    assert not any("endoftext" in piece.text for piece in pieces)
+
+
+def test_a_file_of_many_sentences_a_line_that_is_one_document_is_told(tmp_path):
+    (tmp_path / "lines.txt").write_text("".join(f"Report {i} starts here. It ends with this line.\n" for i in range(40)))
+    (tmp_path / "wrapped.txt").write_text("".join(f"of lines that are wrapped, number {i}\n" for i in range(40)))
+    for name, told in (("lines", 1), ("wrapped", 0)):
+        records = [record for _, record in read_records([find_source(str(tmp_path / f"{name}.txt"))], [10**6])]
+        remarks = [record.message for record in records if type(record) is Remark]
+        assert len(remarks) == told and all("one document of 40 lines" in text and "if every line is one: line" in text for text in remarks)

@@ -12,7 +12,7 @@ import pytest
 from launcher.shard_number import find_shard
 from robustbert.config import CorpusConfig, DataConfig, MaskingConfig, TrainConfig
 from robustbert.data.batches import build_train_batches
-from robustbert.data.corpus import MANIFEST_FORMAT, IndexedCorpus
+from robustbert.data.corpus import MANIFEST_FORMAT, IndexedCorpus, read_manifest
 from robustbert.data.errors import DataError
 from robustbert.data.preparation.indexing import prepare_corpus
 from robustbert.data.preparation.preprocess import main
@@ -183,3 +183,14 @@ def test_mpirun_prepares_every_part(tokenizer_dir, tmp_path):
     assert result.returncode == 0, result.stderr
     parts = find_prefixes(str(tmp_path / "out/part-*"))
     assert len(parts) == 3 and sum(IndexedCorpus(part).num_documents for part in parts) == 30
+
+
+def test_a_file_of_indexed_data_or_of_text_in_the_place_of_a_prefix_is_told(tmp_path):
+    for ending in ("bin", "idx"):
+        (tmp_path / f"whole.{ending}").write_bytes(b"MMIDIDX\x00\x00" * 8)
+    for ending in ("bin", "idx"):
+        with pytest.raises(DataError, match=rf"whole.{ending}: is a file of indexed data; name them by their prefix, path: .*/whole$"):
+            find_prefixes(str(tmp_path / f"whole.{ending}"))
+    (tmp_path / "text.txt").write_text("Some text.\n")
+    with pytest.raises(DataError, match="is a file and no prefix of indexed data; if it holds text, give it as `text: .*text.txt`"):
+        read_manifest(tmp_path / "text.txt")

@@ -352,3 +352,17 @@ def test_lost_data_come_back_from_the_same_text_and_not_from_another(run):
     with pytest.raises(DataError, match="b.txt had .* bring the text or the data back"):
         prepare(run, run.config_file)
     assert files(run.data) == before
+
+
+def test_data_that_were_lost_as_a_whole_are_not_replaced_by_those_of_another_text(run):
+    """Nothing of the other text stays, so the run continues as soon as its own is back."""
+    text, kept = Path("b.txt").read_text(), files(run.data)
+    shutil.rmtree(run.data)
+    write_text(Path("b.txt"), "basalt and more")
+    with pytest.raises(DataError, match="was lost, and the text of data.train is not what step_00000012 was trained on; bring the text or that folder"):
+        prepare(run, run.config_file)
+    assert not list(run.data.glob("*.bin")) and not list(run.data.glob("*_*.json"))
+    Path("b.txt").write_text(text)
+    prepare(run, run.config_file)
+    assert files(run.data).keys() == kept.keys()
+    assert contents_now(load_config(run.config_file).data, run.data)["train"]

@@ -135,9 +135,9 @@ class GlueTask(TextTask):
             say_error(f"{path}: {len(rows) - len(agreed)} of {len(rows)} pairs have the label '-' (no consensus) and are left out")
         if not agreed:
             raise rows[0].error(f"no row has a label but {_NO_CONSENSUS!r}")
-        return [
-            TextExample(str(number), _texts(row, layout.texts), self._label(row)) for number, row in enumerate(agreed)
-        ]
+        examples = [TextExample(str(number), _texts(row, layout.texts), self._label(row)) for number, row in enumerate(agreed)]
+        self._note(path, examples)
+        return examples
 
     def prediction_files(self, split: str, examples: list[TextExample], predictions: list) -> dict[str, str]:
         """The leaderboard's file of a test set: index and prediction, labels by their names."""
@@ -164,6 +164,15 @@ class GlueTask(TextTask):
         if not low <= score <= high:
             raise row.error(f"the score {text} is not between {low:g} and {high:g}")
         return score
+
+    def _note(self, path: Path, examples: list[TextExample]) -> None:
+        """What is taken as it is and may be a fault of the file."""
+        one_sided = sum(not all(example.texts) for example in examples)
+        if one_sided:
+            say_error(f"{path}: {one_sided} of {len(examples)} pairs have an empty text, and are taken so")
+        scores = [example.label for example in examples if example.label is not None]
+        if self.is_regression and len(scores) > 1 and max(scores) <= 1:
+            say_error(f"{path}: no score is above 1, and the scores of {self.name} go to {SCORE_RANGE[1]:g}; if these are fifths, multiply them by 5")
 
 
     def _class(self, text: str, row: Row) -> int:

@@ -11,9 +11,9 @@ _SHARD = re.compile(r"-(\d{5})-of-(\d{5})")
 
 
 def split_file(folder: Path, split: str) -> Path:
-    """train.tsv as published, if it is there; otherwise the one file of that split with another ending or name.
+    """train.tsv as published, or the one file of that split with another ending or name.
 
-    dev is Hugging Face's validation. DataError where there are several, or a folder of datasets' save_to_disk;
+    dev is Hugging Face's validation and SuperGLUE's val. DataError where there are several, or a folder of datasets' save_to_disk;
     FileNotFoundError, with the published name, where there is none.
     """
     if split == DIAGNOSTIC_SPLIT:  # published in a folder of its own, beside MNLI's
@@ -21,16 +21,14 @@ def split_file(folder: Path, split: str) -> Path:
         places = [place / name for place in folders for name in ("diagnostic.tsv", "AX.tsv")]
         return next((path for path in places if path.exists()), places[0])
     official = folder / f"{split}.tsv"
-    if official.exists():
-        return official
-    names = (split, re.sub("^dev", "validation", split))
+    names = (split, re.sub("^dev", "validation", split), re.sub("^dev", "val", split))
     found = [folder / f"{name}{ending}" for name in dict.fromkeys(names) for ending in ENDINGS]
     found = [path for path in found if path.is_file()]
     for name in dict.fromkeys(names):
         found += sorted(path for path in folder.glob(f"{name}-*.parquet") if _SHARD.fullmatch(path.stem[len(name) :]))
     if len(found) > 1:
         listed = " and ".join(path.name for path in found[:3])
-        raise DataError(f"{folder}: has {listed} for {split}; leave one (join the parts of a set), or call one {official.name}")
+        raise DataError(f"{folder}: has {listed} for {split}; leave one (join the parts of a set)")
     if found:
         return found[0]
     if (folder / "dataset_dict.json").exists() or (folder / split / "dataset_info.json").exists():

@@ -242,3 +242,19 @@ def test_csv_whose_quotation_mark_is_not_closed_is_refused(tmp_path):
     (tmp_path / "train.csv").write_text('sentence,label\nb,0\n"a,1\n', encoding="utf-8")
     with pytest.raises(DataError, match="line 3: a quotation mark is opened and not closed"):
         read(tmp_path)
+
+
+def test_superglues_val_is_the_development_set_and_two_files_of_a_split_are_not_chosen_from(tmp_path):
+    for name in ("train", "val"):
+        (tmp_path / f"{name}.jsonl").write_text('{"premise": "It rains.", "hypothesis": "It is wet.", "label": "entailment", "idx": 0}\n')
+    assert read(tmp_path, "rte", "train") == read(tmp_path, "rte", "dev") == [(("It rains.", "It is wet."), 1)]
+    (tmp_path / "train.tsv").write_text("index\tsentence1\tsentence2\tlabel\n0\tA.\tB.\tnot_entailment\n")
+    with pytest.raises(DataError, match="has train.tsv and train.jsonl for train; leave one"):
+        read(tmp_path, "rte", "train")
+
+
+def test_pairs_with_an_empty_text_and_scores_of_another_scale_are_told(tmp_path, capsys):
+    (tmp_path / "train.csv").write_text("sentence1,sentence2,label\nA.,,0.2\nC.,D.,1.0\n")
+    assert read(tmp_path, "sts-b") == [(("A.", ""), 0.2), (("C.", "D."), 1.0)]
+    told = capsys.readouterr().err
+    assert "1 of 2 pairs have an empty text" in told and "no score is above 1" in told and "multiply them by 5" in told

@@ -78,7 +78,7 @@ def _values(file: InputFile) -> Iterator[object | BadInput]:
             value = _next_value(text)
             if isinstance(value, json.JSONDecodeError):
                 what = "is not JSON, or cut off" if text.is_whole else f"is not JSON, or longer than {MAX_RECORD_BYTES} bytes"
-                yield BadInput(f"{file.path}: what follows its document {number} {what} ({value.msg}); mend the file")
+                yield BadInput(f"{file.path}: what follows its document {number} {what} ({value.msg}); what lies behind it is not read; mend the file")
                 return
             number += 1
             yield value
