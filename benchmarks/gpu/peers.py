@@ -14,7 +14,7 @@ from benchmarks.gpu.clock import time_blocks
 from benchmarks.gpu.context import Context
 from benchmarks.gpu.prepare import full_config, make_run
 from benchmarks.gpu.session import FixedBatches, forget_compiled, open_session
-from robustbert.config import RunConfig
+from robustbert.config import ModelConfig, RunConfig
 from robustbert.data.batches import Batch, build_train_batches
 from robustbert.data.prepare import prepared_data
 
@@ -106,25 +106,8 @@ def compare(context: Context, preset: str, num_rows: int) -> dict[str, dict]:
 
 def peer_step(config: RunConfig, batches: list[Batch], device: str, compiled: bool) -> Callable[[], None]:
     """One update of RobertaForMaskedLM of the same shape over the batches in turn."""
-    from transformers import RobertaConfig, RobertaForMaskedLM
-
-    shape, optim = config.model, config.optim
-    model = RobertaForMaskedLM(
-        RobertaConfig(
-            vocab_size=shape.vocab_size or int(max(batch.tokens_BS.max() for batch in batches)) + 1,
-            hidden_size=shape.hidden_size,
-            num_hidden_layers=shape.num_layers,
-            num_attention_heads=shape.num_attention_heads,
-            intermediate_size=shape.ffn_hidden_size,
-            max_position_embeddings=shape.max_sequence_length + 2,
-            hidden_dropout_prob=shape.dropout,
-            attention_probs_dropout_prob=shape.attention_dropout,
-            type_vocab_size=1,
-            layer_norm_eps=shape.layernorm_eps,
-            pad_token_id=shape.pad_id,
-            attn_implementation="sdpa",
-        )
-    ).to(device)
+    vocab_size = config.model.vocab_size or int(max(batch.tokens_BS.max() for batch in batches)) + 1
+    model, optim = peer_model(config.model, vocab_size).to(device), config.optim
     model.train()
     optimizer = torch.optim.AdamW(
         model.parameters(), lr=optim.lr, betas=optim.betas, eps=optim.eps, weight_decay=optim.weight_decay, fused=True
@@ -144,6 +127,28 @@ def peer_step(config: RunConfig, batches: list[Batch], device: str, compiled: bo
         optimizer.zero_grad(set_to_none=True)
 
     return step
+
+
+def peer_model(shape: ModelConfig, vocab_size: int) -> torch.nn.Module:
+    """transformers' RobertaForMaskedLM of this shape and dropout, with scaled_dot_product_attention."""
+    from transformers import RobertaConfig, RobertaForMaskedLM
+
+    return RobertaForMaskedLM(
+        RobertaConfig(
+            vocab_size=vocab_size,
+            hidden_size=shape.hidden_size,
+            num_hidden_layers=shape.num_layers,
+            num_attention_heads=shape.num_attention_heads,
+            intermediate_size=shape.ffn_hidden_size,
+            max_position_embeddings=shape.max_sequence_length + 2,
+            hidden_dropout_prob=shape.dropout,
+            attention_probs_dropout_prob=shape.attention_dropout,
+            type_vocab_size=1,
+            layer_norm_eps=shape.layernorm_eps,
+            pad_token_id=shape.pad_id,
+            attn_implementation="sdpa",
+        )
+    )
 
 
 def peer_batch(batch: Batch) -> dict[str, torch.Tensor]:

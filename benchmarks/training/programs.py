@@ -5,13 +5,11 @@ A program is a function (config, batches) -> step; step() trains on the next bat
 
 import contextlib
 import importlib.util
-import tempfile
 from collections.abc import Callable, Iterator
-from pathlib import Path
 
 import torch
 
-from benchmarks.gpu.peers import CyclicBatches, peer_batch
+from benchmarks.gpu.peers import CyclicBatches, peer_batch, peer_model
 from benchmarks.gpu.session import open_session
 from robustbert.config import RunConfig
 from robustbert.convert.fairseq_import import mended_for_fairseq
@@ -49,25 +47,7 @@ def opened(program: str, config: RunConfig, run: RunDirectory, batches: list[Bat
 
 def hugging_face(config: RunConfig, batches: list[Batch], compiled: bool = False) -> Callable[[], float]:
     """RobertaForMaskedLM in its ordinary settings: scaled_dot_product_attention, autocast for bf16, fused AdamW."""
-    from transformers import RobertaConfig, RobertaForMaskedLM
-
-    shape = config.model
-    model = RobertaForMaskedLM(
-        RobertaConfig(
-            vocab_size=shape.vocab_size,
-            hidden_size=shape.hidden_size,
-            num_hidden_layers=shape.num_layers,
-            num_attention_heads=shape.num_attention_heads,
-            intermediate_size=shape.ffn_hidden_size,
-            max_position_embeddings=shape.max_sequence_length + 2,
-            hidden_dropout_prob=shape.dropout,
-            attention_probs_dropout_prob=shape.attention_dropout,
-            type_vocab_size=1,
-            layer_norm_eps=shape.layernorm_eps,
-            pad_token_id=shape.pad_id,
-            attn_implementation="sdpa",
-        )
-    )
+    model = peer_model(config.model, config.model.vocab_size)
     forward = torch.compile(model) if compiled else model
     inputs = [peer_batch(batch) for batch in batches]
     for batch in inputs:
